@@ -1,0 +1,27 @@
+"""Child registries with the scope ``mmloss_plugins``.
+
+MMEngine imports this module when a config says ``type='mmloss_plugins.X'``, from any host and with
+or without ``custom_imports``; ``locations`` then imports the classes on first use.
+"""
+
+from __future__ import annotations
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+try:
+    from mmpose.registry import KEYPOINT_CODECS as MMPOSE_CODECS
+except ModuleNotFoundError as error:
+    # An install without MMPose must load; a broken MMPose must still say so.
+    if error.name is None or error.name.split('.')[0] != 'mmpose':
+        raise
+    MMPOSE_CODECS = None
+
+SCOPE = 'mmloss_plugins'
+
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmloss_plugins.losses'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmloss_plugins.hooks'])
+KEYPOINT_CODECS = Registry(
+    'keypoint codec', parent=MMPOSE_CODECS, scope=SCOPE, locations=['mmloss_plugins.codecs']
+)
