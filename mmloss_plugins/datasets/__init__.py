@@ -1,0 +1,19 @@
+"""Built-in data sets; importing this package imports neither OpenCV nor a host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .figures import generate_figures, render_figure
+
+__all__ = ['generate_figures', 'render_figure']
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    # Not at the top: `python -m mmloss_plugins.datasets.figures` would import the module twice.
+    from . import figures
+
+    return getattr(figures, name)
