@@ -7,7 +7,7 @@ from typing import Union
 import torch
 from torch import Tensor
 
-from mmloss_plugins.errors import message
+from mmloss_plugins.errors import check_choice, message
 
 REDUCTIONS = ('none', 'sum', 'mean')
 AvgFactor = Union[float, Tensor]
@@ -77,8 +77,8 @@ def reduce_loss(
         is valid.
 
     Raises:
-        ValueError: ``avg_factor`` together with 'sum', a negative number as ``avg_factor``, or
-            a weight or mask of a wrong shape.
+        ValueError: an unknown ``reduction``, ``avg_factor`` together with 'sum', a negative
+            number as ``avg_factor``, or a weight or mask of a wrong shape.
 
     Example:
         >>> import torch
@@ -86,6 +86,7 @@ def reduce_loss(
         >>> reduce_loss(loss, torch.tensor([1.0, 0.5, 0.0]), avg_factor=2)
         tensor(1.)
     """
+    check_choice(what, 'reduction', reduction, REDUCTIONS)
     loss = _apply_weight(loss, weight, mask, what)
     if reduction == 'none':
         return loss
@@ -119,7 +120,8 @@ def _denominator(loss: Tensor, avg_factor: AvgFactor | None, what: str) -> AvgFa
     if avg_factor is None:
         return max(loss.numel(), 1)
     if isinstance(avg_factor, Tensor):
-        return torch.where(avg_factor > 0, avg_factor, torch.ones_like(avg_factor))
+        # Not `avg_factor > 0`, which would turn NaN into 1.
+        return torch.where(avg_factor <= 0, torch.ones_like(avg_factor), avg_factor)
     if avg_factor < 0:
         raise ValueError(
             message(

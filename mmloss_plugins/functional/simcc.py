@@ -63,7 +63,8 @@ def kl_discret(
     """
     check_choice('kl_discret', 'bin_reduction', bin_reduction, BIN_REDUCTIONS)
     _check_input(logits, target)
-    target = _compute_dtype(target)
+    # Labels made by NumPy are float64: the type of the result follows the logits alone.
+    target = target.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
     if label_softmax:
         target = torch.softmax(target * label_beta, dim=-1)
     kl: Tensor = _SoftmaxKL.apply(logits, target, beta)  # type: ignore[no-untyped-call]

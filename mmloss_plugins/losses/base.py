@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
+from collections.abc import Hashable
 from typing import Any, Callable
 
 import torch
@@ -130,7 +132,9 @@ class BaseLoss(nn.Module):
     def run(self, function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Call ``function``, compiled if the loss was built with ``compile=True``."""
         if self.use_compile and not torch.compiler.is_compiling():
-            function = _compiled(function)
+            dtypes = tuple(arg.dtype for arg in args if isinstance(arg, Tensor))
+            key = (tuple(kwargs.items()), dtypes, torch.is_grad_enabled())
+            function = _compiled(function, key)
         return function(*args, **kwargs)
 
     def extra_repr(self) -> str:
@@ -156,9 +160,22 @@ def count_valid(
 
 
 @functools.cache
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """One compiled function per equation, outside the module so that it can be pickled."""
-    return torch.compile(function, fullgraph=True)
+def _compiled(function: Callable[..., Tensor], key: Hashable) -> Callable[..., Tensor]:
+    """One compiled function per equation and ``key``, outside the module so it can be pickled.
+
+    torch.compile raises at the ninth specialisation of one code object, which two types, two
+    grad modes and two losses reach within a step: each key gets a code object of its own.
+    """
+    assert inspect.isfunction(function)
+    copied = types.FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copied.__kwdefaults__ = function.__kwdefaults__
+    return torch.compile(copied, fullgraph=True)
 
 
 def _known_arguments(loss: type[BaseLoss]) -> list[str]:

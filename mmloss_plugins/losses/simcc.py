@@ -65,7 +65,8 @@ class KLDiscretLoss(BaseLoss):
         self.mask_weight = mask_weight
         self.bin_reduction = bin_reduction
         self.scale = scale
-        masked = None if mask is None else torch.tensor(list(mask), dtype=torch.long)
+        self.mask = () if mask is None else tuple(mask)
+        masked = None if mask is None else torch.tensor(self.mask, dtype=torch.long)
         self.register_buffer('masked_keypoints', masked, persistent=False)
 
     def elementwise(self, pred: Axes, target: Axes) -> Tensor:
@@ -96,6 +97,7 @@ class KLDiscretLoss(BaseLoss):
     def element_weight(self, weight: Tensor | None, loss: Tensor) -> Tensor | None:
         if self.masked_keypoints is None:
             return weight
+        self._check_masked_keypoints(loss.shape[1])
         factor = loss.new_ones(loss.shape[1]).index_fill(0, self.masked_keypoints, self.mask_weight)
         if weight is None:
             return factor.expand(loss.shape)
@@ -151,6 +153,20 @@ class KLDiscretLoss(BaseLoss):
                     "be 'all' with scale='mmpose'",
                     "'valid'",
                     "Drop one of the two: MMPose's scale divides by the number of keypoints",
+                )
+            )
+
+    def _check_masked_keypoints(self, num_keypoints: int) -> None:
+        # On a GPU an index out of range is an assertion that ends the process.
+        outside = [k for k in self.mask if not -num_keypoints <= k < num_keypoints]
+        if outside:
+            raise ValueError(
+                message(
+                    self.loss_name,
+                    'mask',
+                    f'hold indices of the {num_keypoints} keypoints of pred',
+                    outside[0],
+                    'Count keypoints from 0, in the order of the data set',
                 )
             )
 
