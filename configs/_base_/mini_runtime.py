@@ -1,6 +1,5 @@
 """Runtime of the CPU minis: MMPose scope, plain log lines, checkpoints every 500 steps."""
 
-
 default_scope = 'mmpose'
 custom_imports = dict(
     imports=['mmloss_plugins', 'mmloss_plugins.compat'], allow_failed_imports=False

@@ -1,6 +1,6 @@
-"""SimCC on the tiny ResNet: 128 bins per axis with our codec and loss."""
+"""SimCC on the tiny ResNet: 128 bins per axis from 8x8 features, our codec and loss."""
 
-_base_ = './tiny_pose_2k.py'
+_base_ = './tiny_pose_2500.py'
 
 codec = dict(
     type='mmloss_plugins.SimCCLabel', input_size=(64, 64), sigma=2.0, simcc_split_ratio=2.0
@@ -13,11 +13,13 @@ model = dict(
         input_size=codec['input_size'],
         in_featuremap_size=(8, 8),
         simcc_split_ratio=codec['simcc_split_ratio'],
-        deconv_out_channels=(32,),
-        deconv_kernel_sizes=(4,),
-        deconv_num_groups=(1,),
+        deconv_out_channels=None,
         loss=dict(type='mmloss_plugins.KLDiscretLoss', bin_reduction='sum', mean_over='valid'),
         decoder=codec,
+        init_cfg=[
+            dict(type='Kaiming', layer='Conv2d'),
+            dict(type='Normal', layer='Linear', std=0.02),
+        ],
     )
 )
 target_pipeline = [dict(type='GenerateTarget', encoder=codec), dict(type='PackPoseInputs')]
