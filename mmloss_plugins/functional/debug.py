@@ -21,7 +21,8 @@ def value_checks(enabled: bool = True) -> Iterator[None]:
     """Switch the value checks on (or off) inside a ``with`` block.
 
     They read values back to the host, so they are off by default; the environment variable
-    ``MMLOSS_DEBUG=1`` switches them on for a whole run.
+    ``MMLOSS_DEBUG=1`` switches them on for a whole run. The functions do not see weights, so a
+    bad label raises even where its weight is zero.
 
     Example:
         >>> import torch

@@ -1,0 +1,33 @@
+"""Fixtures for every test: one thread, fixed seeds, value checks on."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from mmloss_plugins.functional import value_checks
+from tests.figures import figures  # noqa: F401 (a fixture)
+from tests.wheel import installed_wheel, wheel  # noqa: F401 (fixtures)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def one_thread():
+    """Two OpenMP threads on a shared machine can be ten times slower than one."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (the hosts draw from the global generator)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def checked_values():
+    """Labels that are NaN or negative raise in every test that does not switch this off."""
+    with value_checks():
+        yield

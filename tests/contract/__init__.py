@@ -1,0 +1,1 @@
+"""Every law of the loss contract, run over every registered loss."""

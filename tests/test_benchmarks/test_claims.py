@@ -1,0 +1,98 @@
+"""The claims runner: a real two-step grid, resumed, reported."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from benchmarks import claims
+from benchmarks.claim_list import CLAIMS, ROOT, Claim
+from benchmarks.claim_report import make_table, write_report
+
+MINI = ROOT / 'configs/pose/simcc/simcc_mini_tiny-res_figures-64x64.py'
+SHORT = """
+_base_ = '{base}'
+train_cfg = dict(max_iters={steps}, val_interval={steps})
+train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+default_hooks = dict(logger=dict(interval=1))
+"""
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch, figures):
+    """A claim with one short config and its own folders for results and work."""
+    readme = tmp_path / 'README.md'
+    readme.write_text('before\n<!-- claim: begin -->\nold\n<!-- claim: end -->\nafter\n')
+    config = tmp_path / 'short.py'
+    config.write_text(SHORT.format(base=MINI, steps=2))
+    claim = Claim(
+        sentence='A sentence.',
+        configs={'ours': str(config)},
+        metrics={'PCK@.05': 'pck@.05/PCK'},
+        decisive=('ours', 'ours'),
+        readme=str(readme),
+    )
+    monkeypatch.setitem(claims.CLAIMS, 'short', claim)
+    monkeypatch.setattr(claims, 'RESULTS', tmp_path / 'results')
+    monkeypatch.setattr(claims, 'WORK_DIRS', tmp_path / 'work_dirs')
+    monkeypatch.setenv('MMLOSS_DATA', str(figures.parent))
+    return claim
+
+
+def test_grid_trains_once_reports_and_notices_a_changed_config(grid, tmp_path, capsys):
+    runs = claims.plan(['short'], quick=True, seeds=None)
+    assert [(run.label, run.seed, run.is_done()) for run in runs] == [('ours', 0, False)]
+    claims.train_all(runs, jobs=1)
+    result = json.loads(runs[0].result.read_text())
+    ((step, value),) = result['curves']['pck@.05/PCK']
+    assert step == 2
+    assert 0 <= value <= 1
+    assert result['threads'] == '1'
+    assert {'versions', 'commit'} <= set(result['environment'])
+
+    capsys.readouterr()
+    claims.train_all(runs, jobs=1)
+    assert '1 runs, 1 done before' in capsys.readouterr().out
+
+    write_report(grid, tmp_path / 'results' / 'short')
+    text = (tmp_path / 'README.md').read_text()
+    assert re.search(rf'^\| ours \| {100 * value:.1f} \| 1 \| 2 \| \d+ s \|$', text, re.MULTILINE)
+    assert text.startswith('before\n')
+    assert text.endswith('after\n')
+    assert 'old' not in text
+    assert (tmp_path / 'claim.png').stat().st_size > 5_000
+
+    (tmp_path / 'short.py').write_text(SHORT.format(base=MINI, steps=3))
+    assert not runs[0].is_done()
+
+
+def test_failing_run_names_its_log(grid, tmp_path):
+    (tmp_path / 'short.py').write_text(SHORT.format(base=MINI, steps=2) + 'model = dict(head=1)\n')
+    runs = claims.plan(['short'], quick=True, seeds=None)
+    with pytest.raises(RuntimeError, match=r'short seed 0 must end with status 0, got 1\. Read'):
+        claims.train_all(runs, jobs=1)
+
+
+def test_table_gives_mean_and_spread_over_seeds(grid):
+    values = (0.5, 0.6, 0.7)
+    results = [
+        dict(curves={'pck@.05/PCK': [(1000, 0.1), (2000, value)]}, seconds=60.0) for value in values
+    ]
+    last = make_table(grid, {'ours': results}).splitlines()[-1]
+    assert last == '| ours | 60.0 ± 10.0 | 3 | 2,000 | 60 s |'
+
+
+def test_unknown_claim_is_refused():
+    with pytest.raises(ValueError, match=r"claims: NAME must be one of 'simcc'.*got 'simmc'. Did"):
+        claims.main(['simmc'])
+
+
+def test_every_claim_names_existing_files_and_its_decisive_configs():
+    for claim in CLAIMS.values():
+        assert set(claim.decisive) <= set(claim.configs)
+        assert all((ROOT / config).is_file() for config in claim.configs.values())
+        text = (ROOT / claim.readme).read_text()
+        assert text.index('<!-- claim: begin -->') < text.index('<!-- claim: end -->')

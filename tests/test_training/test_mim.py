@@ -1,0 +1,109 @@
+"""``mim train`` and ``mim test`` from an unrelated folder against the installed wheel."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+MINI = 'pose/simcc/simcc_mini_tiny-res_figures-64x64.py'
+SHORT = [
+    '--cfg-options',
+    'default_hooks.checkpoint.interval=2',
+    'default_hooks.logger.interval=1',
+    'train_dataloader.batch_size=4',
+]
+
+
+class Mim:
+    """Runs mim in ``folder`` with the installed wheel first on the path."""
+
+    def __init__(self, folder, site, figures):
+        self.folder = folder
+        self.config = site / 'mmloss_plugins' / '.mim' / 'configs' / MINI
+        data = str(figures.parent)
+        self.env = {**os.environ, 'PYTHONPATH': str(site), 'MMLOSS_DATA': data}
+
+    def start(self, *arguments):
+        return subprocess.Popen(
+            [sys.executable, '-W', 'ignore', '-m', 'mim', *map(str, arguments)],
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments):
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+    def train(self, iterations, *more):
+        options = [*SHORT, f'train_cfg.max_iters={iterations}', *more]
+        return ['train', 'mmpose', self.config, '--work-dir', self.folder / 'run', *options]
+
+    def scalars(self):
+        files = sorted((self.folder / 'run').glob('*/vis_data/scalars.json'))
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope='module')
+def mim(tmp_path_factory, installed_wheel, figures):
+    return Mim(tmp_path_factory.mktemp('unrelated'), installed_wheel, figures)
+
+
+def test_killed_training_resumes_and_its_checkpoint_is_tested(mim):
+    checkpoints = mim.folder / 'run'
+    killed = mim.start(*mim.train(10_000))
+    deadline = time.time() + 240
+    while not (checkpoints / 'iter_2.pth').is_file() and killed.poll() is None:
+        assert time.time() < deadline
+        time.sleep(0.2)
+    os.killpg(killed.pid, signal.SIGKILL)
+    output, _ = killed.communicate()
+    assert (checkpoints / 'iter_2.pth').is_file(), output
+    last = int((checkpoints / 'last_checkpoint').read_text().rsplit('iter_', 1)[1][:-4])
+
+    code, output = mim.run(*mim.train(last + 2), '--resume')
+    assert code == 0, output
+    assert 'resumed epoch' in output
+    steps = [row['iter'] for row in mim.scalars() if 'loss' in row]
+    assert steps[-2:] == [last + 1, last + 2]  # went on, did not start again
+    rows = [row for row in mim.scalars() if 'pck@.05/PCK' in row]
+    assert 0 <= rows[-1]['pck@.05/PCK'] <= 1
+
+    checkpoint = checkpoints / f'iter_{last + 2}.pth'
+    code, output = mim.run(
+        'test', 'mmpose', mim.config, '--checkpoint', checkpoint, '--work-dir', mim.folder / 'test'
+    )
+    assert code == 0, output
+    assert f'pck@.05/PCK: {rows[-1]["pck@.05/PCK"]:.4f}' in output
+
+
+def test_missing_data_stop_before_training_with_the_next_step(mim, tmp_path):
+    mim.env['MMLOSS_DATA'], data = str(tmp_path / 'nowhere'), mim.env['MMLOSS_DATA']
+    code, output = mim.run(*mim.train(2))
+    mim.env['MMLOSS_DATA'] = data
+    assert code != 0
+    assert f"data_root='{tmp_path}/nowhere/figures' must be a folder with annotations/" in output
+    assert 'Write it with: python -m mmloss_plugins.datasets.figures' in output
+
+
+def test_misspelt_argument_in_the_config_is_named(mim):
+    code, output = mim.run(*mim.train(2, 'model.head.loss.betta=2.0'))
+    assert code != 0
+    assert 'KLDiscretLoss: argument must be one of beta, label_softmax' in output
+    assert "got 'betta'. Did you mean 'beta'?" in output
+
+
+def test_misspelt_codec_argument_is_named(mim):
+    code, output = mim.run(*mim.train(2, 'model.head.decoder.sgima=2.0'))
+    assert code != 0
+    assert "got 'sgima'. Did you mean 'sigma'?" in output
