@@ -65,7 +65,6 @@ setup(
     description='Losses, heads and codecs for MMPose and MMDetection',
     long_description=read_description(),
     long_description_content_type='text/markdown',
-    license='Apache-2.0',
     python_requires='>=3.9',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     # An explicit root makes `pip install -e .` a plain path entry, which scripts/develop.py needs.

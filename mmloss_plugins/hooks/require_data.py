@@ -29,7 +29,11 @@ class RequireDataHook(Hook):
         missing = [name for name in files if not (root / name).is_file()]
         if not missing:
             return
-        got = f'{root.absolute()} without {missing[0]}' if root.is_dir() else f'no folder {root.absolute()}'
+        got = (
+            f'{root.absolute()} without {missing[0]}'
+            if root.is_dir()
+            else f'no folder {root.absolute()}'
+        )
         rule = f'be a folder with {", ".join(files)}'
         raise FileNotFoundError(
             message('RequireDataHook', f'data_root={data_root!r}', rule, got, next_step)

@@ -25,10 +25,13 @@ default_hooks = dict(logger=dict(interval=1))
 def grid(tmp_path, monkeypatch, figures):
     """A claim with one short config and its own folders for results and work."""
     readme = tmp_path / 'README.md'
-    readme.write_text('before\n<!-- claim: begin -->\nold\n<!-- claim: end -->\nafter\n')
+    readme.write_text(
+        'before\n<!-- claim short: begin -->\nold\n<!-- claim short: end -->\nafter\n'
+    )
     config = tmp_path / 'short.py'
     config.write_text(SHORT.format(base=MINI, steps=2))
     claim = Claim(
+        name='short',
         sentence='A sentence.',
         configs={'ours': str(config)},
         metrics={'PCK@.05': 'pck@.05/PCK'},
@@ -63,7 +66,7 @@ def test_grid_trains_once_reports_and_notices_a_changed_config(grid, tmp_path, c
     assert text.startswith('before\n')
     assert text.endswith('after\n')
     assert 'old' not in text
-    assert (tmp_path / 'claim.png').stat().st_size > 5_000
+    assert (tmp_path / 'claim-short.png').stat().st_size > 5_000
 
     (tmp_path / 'short.py').write_text(SHORT.format(base=MINI, steps=3))
     assert not runs[0].is_done()
@@ -85,6 +88,13 @@ def test_table_gives_mean_and_spread_over_seeds(grid):
     assert last == '| ours | 60.0 ± 10.0 | 3 | 2,000 | 60 s |'
 
 
+def test_claim_without_its_data_is_skipped_with_a_reason(monkeypatch, capsys):
+    monkeypatch.delenv('MIRROR_MOUSE', raising=False)
+    assert not claims.has_data(CLAIMS['simcc-mouse'])
+    text = 'simcc-mouse: skipped, set MIRROR_MOUSE to the folder of its data set'
+    assert text in capsys.readouterr().out
+
+
 def test_unknown_claim_is_refused():
     with pytest.raises(ValueError, match=r"claims: NAME must be one of 'simcc'.*got 'simmc'. Did"):
         claims.main(['simmc'])
@@ -95,4 +105,6 @@ def test_every_claim_names_existing_files_and_its_decisive_configs():
         assert set(claim.decisive) <= set(claim.configs)
         assert all((ROOT / config).is_file() for config in claim.configs.values())
         text = (ROOT / claim.readme).read_text()
-        assert text.index('<!-- claim: begin -->') < text.index('<!-- claim: end -->')
+        assert text.index(f'<!-- claim {claim.name}: begin -->') < text.index(
+            f'<!-- claim {claim.name}: end -->'
+        )
