@@ -109,10 +109,10 @@ def _apply_weight(loss: Tensor, weight: Tensor | None, mask: Tensor | None, what
     if weight is not None:
         weight = expand_weight(weight, loss.shape, what).to(loss.dtype)
         # A product alone would turn 0 * NaN into NaN, forward and backward.
-        loss = torch.where(weight != 0, loss * weight, torch.zeros_like(loss))
+        loss = torch.where(weight != 0, loss * weight, 0)
     if mask is not None:
         mask = expand_weight(mask, loss.shape, what, 'mask')
-        loss = torch.where(mask.bool(), loss, torch.zeros_like(loss))
+        loss = torch.where(mask.bool(), loss, 0)
     return loss
 
 

@@ -1,0 +1,1 @@
+"""Speed, memory and claims; each result is a JSON that names versions and machine."""

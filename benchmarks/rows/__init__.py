@@ -1,0 +1,5 @@
+"""One module per family of losses; each has ``make_rows(device, seed) -> list[Row]``."""
+
+from __future__ import annotations
+
+FAMILIES = ('simcc',)
