@@ -1,0 +1,11 @@
+"""Pictures of a run: predictions over labels, SimCC distributions, loss and metric curves.
+
+``python -m mmloss_plugins.visualization CONFIG CHECKPOINT --out DIR`` writes all three. They need
+matplotlib (``pip install mmloss-plugins[claims]``); the first two need MMPose as well.
+"""
+
+from mmloss_plugins.visualization.curves import draw_curves, read_scalars
+from mmloss_plugins.visualization.pose import draw_predictions
+from mmloss_plugins.visualization.simcc import draw_simcc
+
+__all__ = ['draw_curves', 'draw_predictions', 'draw_simcc', 'read_scalars']
