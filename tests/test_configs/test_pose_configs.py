@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,30 @@ def test_wrong_number_of_keypoints_stops_at_the_first_batch(simcc_config, figure
     simcc_config.model.head.out_channels = 16
     with pytest.raises(ValueError, match=r"have the 16 keypoints of pred.* Set the head's out_ch"):
         first_step(simcc_config, figures)
+
+
+@pytest.fixture
+def mirror_mouse(monkeypatch):
+    beside = Path(__file__).parents[3] / 'shared' / 'datasets' / 'mirror_mouse'
+    folder = Path(os.environ.get('MIRROR_MOUSE', beside))
+    if not folder.is_dir():
+        pytest.skip(f'no real frames: {folder} is absent and MIRROR_MOUSE is not set')
+    monkeypatch.setenv('MIRROR_MOUSE', str(folder))
+
+
+def test_mirror_mouse_config_reads_the_real_frames(mirror_mouse):
+    register_all_modules(init_default_scope=True)
+    config = Config.fromfile(next(f for f in CONFIGS if 'simcc_mini_tiny-res_mirror' in f.name))
+    train, val = (
+        DATASETS.build(loader.dataset)
+        for loader in (config.train_dataloader, config.val_dataloader)
+    )
+    assert (len(train), len(val)) == (72, 18)
+    assert train.metainfo['keypoint_id2name'][16] == 'obsLow_bot'
+    model = build_model(config)
+    batch = model.data_preprocessor(pseudo_collate([train[0], train[1]]), True)
+    loss = model(**batch, mode='loss')['loss_kpt']
+    # Before training the prediction is nearly uniform: log(128) bins less the label's entropy.
+    sigma_bins = 2.0
+    entropy = np.log(sigma_bins * np.sqrt(2 * np.pi * np.e))
+    assert loss.item() == pytest.approx(2 * (np.log(128) - entropy), rel=0.25)
