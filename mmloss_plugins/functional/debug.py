@@ -13,7 +13,13 @@ _enabled = os.environ.get('MMLOSS_DEBUG', '0') not in ('', '0')
 
 def value_checks_enabled() -> bool:
     """Whether losses inspect the values of their input; never inside a compiled graph."""
-    return _enabled and not torch.compiler.is_compiling()
+    return _enabled and not is_compiling()
+
+
+def is_compiling() -> bool:
+    """Whether ``torch.compile`` is tracing; torch 2.0 has no ``torch.compiler`` to ask."""
+    compiler = getattr(torch, 'compiler', None)
+    return compiler is not None and compiler.is_compiling()
 
 
 @contextmanager

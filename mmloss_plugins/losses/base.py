@@ -11,9 +11,10 @@ from typing import Any, Callable
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from mmloss_plugins.errors import check_choice, message, refuse_unknown
+from mmloss_plugins.functional.debug import is_compiling
 from mmloss_plugins.functional.reduction import (
     REDUCTIONS,
     AvgFactor,
@@ -132,8 +133,8 @@ class BaseLoss(nn.Module):
 
     def run(self, function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Call ``function``, compiled if the loss was built with ``compile=True``."""
-        if self.use_compile and not torch.compiler.is_compiling():
-            dtypes = tuple(x.dtype for x in tree_leaves(args) if isinstance(x, Tensor))
+        if self.use_compile and not is_compiling():
+            dtypes = tuple(x.dtype for x in tree_flatten(args)[0] if isinstance(x, Tensor))
             key = (tuple(kwargs.items()), dtypes, torch.is_grad_enabled())
             function = _compiled(function, key)
         return function(*args, **kwargs)
