@@ -7,24 +7,15 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mmloss_plugins import __version__
+from mmloss_plugins.doctor import SHOWN, find_version
 
 ROOT = Path(__file__).resolve().parent.parent
-# Several distributions provide the same package; the first one that is installed counts.
-DISTRIBUTIONS = {
-    'torch': ('torch',),
-    'numpy': ('numpy',),
-    'mmengine': ('mmengine', 'mmengine-lite'),
-    'mmcv': ('mmcv', 'mmcv-lite'),
-    'mmdet': ('mmdet',),
-    'mmpose': ('mmpose',),
-}
 
 
 def describe_environment() -> dict[str, Any]:
@@ -56,7 +47,7 @@ def commit() -> str | None:
 
 def versions() -> dict[str, str | None]:
     """Return the versions that influence a result; ``python`` and ours included."""
-    found = {name: _version(names) for name, names in DISTRIBUTIONS.items()}
+    found = {name: find_version(names) for name, (names, _) in SHOWN.items()}
     if found['torch'] is not None:
         found['torch'] = torch.__version__  # with its build, such as +cpu or +cu130
     return {'python': platform.python_version(), **found, 'mmloss_plugins': __version__}
@@ -90,15 +81,6 @@ def source_hash(paths: Iterable[str]) -> str:
             digest.update(file.relative_to(ROOT).as_posix().encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _version(distributions: Iterable[str]) -> str | None:
-    for name in distributions:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
 
 
 def _cpu_model() -> str:
