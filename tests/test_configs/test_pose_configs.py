@@ -70,7 +70,8 @@ def test_predicts_inside_the_box(config, figures):
         instances = prediction.pred_instances
         centre, scale = prediction.metainfo['input_center'], prediction.metainfo['input_scale']
         assert instances.keypoints.shape == (1, 17, 2)
-        assert (np.abs(instances.keypoints - centre) <= scale / 2 + 1).all()
+        # MMPose's heatmap decoding reaches up to one cell of the 8x8 maps over the border.
+        assert (np.abs(instances.keypoints - centre) <= scale * (1 / 2 + 1 / 8)).all()
         assert np.isfinite(instances.keypoint_scores).all()
 
 
