@@ -23,8 +23,8 @@ def fingerprint(config: str) -> str:
     from mmengine.config import Config
 
     resolved = Config.fromfile(config).to_dict()
-    for name in ('data_root', 'custom_hooks'):
-        resolved.pop(name, None)  # where the data lie does not change the result
+    for name in ('data_root', 'default_hooks', 'custom_hooks'):
+        resolved.pop(name, None)  # neither the data's place nor what is logged changes a result
     text = json.dumps(_without_paths(resolved), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
