@@ -174,7 +174,7 @@ def test_spread_covers_the_set(run):
 def test_missing_checkpoint_lists_what_is_there(trained):
     name = trained.work_dir / 'iter_7.pth'
     with pytest.raises(
-        FileNotFoundError, match=r'must be a file, got .*In that folder: iter_20\.pth'
+        FileNotFoundError, match=r'must be a file, got .*In that folder: iter_18\.pth, iter_20\.pth'
     ):
         PoseRun(trained.config, name)
 
