@@ -171,8 +171,8 @@ def copy_project(folder: Path) -> None:
     """Copy what the contract suite needs: an import there must not find the original."""
     for part in ('mmloss_plugins', 'tests/contract'):
         shutil.copytree(ROOT / part, folder / part, ignore=IGNORED)
-    for part in ('pyproject.toml', 'tests/__init__.py', 'tests/conftest.py'):
-        shutil.copy(ROOT / part, folder / part)
+    for file in (ROOT / 'pyproject.toml', *(ROOT / 'tests').glob('*.py')):
+        shutil.copy(file, folder / file.relative_to(ROOT))
 
 
 def red_tests(mutation: Mutation | None) -> tuple[list[str], int]:
