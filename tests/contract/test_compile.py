@@ -7,12 +7,11 @@ import functools
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from mmloss_plugins.losses import base
 from tests.contract.subject import loss_and_gradients
 from tests.contract.trees import cycle, float_leaves, leaves
-
-close = torch.testing.assert_close
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +27,8 @@ def assert_same(subject, compiled, eager, *arguments, **options):
         pred, target = subject.make(seed=seed)
         found = loss_and_gradients(compiled, pred, target, *arguments, **options)
         expected = loss_and_gradients(eager, pred, target, *arguments, **options)
-        close(found[0], expected[0], rtol=1e-5, atol=1e-6)
-        close(found[1], expected[1], rtol=1e-5, atol=1e-6)
+        assert_close(found[0], expected[0], rtol=1e-5, atol=1e-6)
+        assert_close(found[1], expected[1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('reduction', ['none', 'mean'])
@@ -69,7 +68,7 @@ def test_compile_argument_of_the_constructor_equals_eager(plain):
         for extremes in ([0.0], [65504.0, -65504.0, 30.0, -8.5, 6e-8]):
             inputs = cycle(pred, extremes), limit(target)
             found = loss_and_gradients(compiled, *inputs)
-            close(found, loss_and_gradients(eager, *inputs), rtol=1e-5, atol=1e-6)
+            assert_close(found, loss_and_gradients(eager, *inputs), rtol=1e-5, atol=1e-6)
             assert all(value.isfinite().all() for value in leaves(found))
 
 
@@ -111,6 +110,6 @@ def test_many_specialisations_in_one_process(plain):
         for dtype in (torch.float32, torch.bfloat16, torch.float64):
             for batch in (2, 3, 5):
                 pred, target = subject.make(batch, dtype=dtype)
-                close(loss(pred, target), eager(pred, target))
+                assert_close(loss(pred, target), eager(pred, target))
                 with torch.no_grad():
-                    close(loss(pred, target), eager(pred, target))
+                    assert_close(loss(pred, target), eager(pred, target))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from tests.contract.subject import loss_and_gradients
 from tests.contract.trees import cycle, float_leaves, map_floats
 
-close = torch.testing.assert_close
 HALF = [torch.float16, torch.bfloat16]
 # 8.5 saturates sigmoid in float16, 30 in float32; 6e-8 is the smallest float16 above zero.
 EXTREMES = [0.0, 65504.0, -65504.0, 30.0, -30.0, 8.5, -8.5, 1.0, 6e-8, -6e-8]
@@ -49,18 +49,18 @@ def test_half_inputs_are_computed_in_float32(subject, dtype):
     single = [map_floats(torch.Tensor.float, tree) for tree in (pred, target)]
     exact, slopes = loss_and_gradients(subject.build(), *single)
     assert value.dtype == torch.float32
-    close(value, exact, rtol=1e-6, atol=1e-7)
+    assert_close(value, exact, rtol=1e-6, atol=1e-7)
     for gradient, slope, leaf in zip(found, slopes, float_leaves(pred)):
         assert gradient.dtype == leaf.dtype
-        close(gradient, slope.to(dtype))
+        assert_close(gradient, slope.to(dtype))
 
 
 def test_float64_stays_float64(subject):
     value, found = loss_and_gradients(subject.build(), *subject.make(dtype=torch.float64))
     assert value.dtype == torch.float64
     single, slopes = loss_and_gradients(subject.build(), *subject.make())
-    close(value.float(), single)
-    close([gradient.float() for gradient in found], slopes)
+    assert_close(value.float(), single)
+    assert_close([gradient.float() for gradient in found], slopes)
 
 
 @pytest.mark.parametrize('label', [torch.float64, torch.float16], ids=str)
@@ -73,7 +73,7 @@ def test_the_type_of_the_result_follows_the_prediction(subject, dtype, label):
     assert value.dtype == torch.float32
     assert [gradient.dtype for gradient in found] == [leaf.dtype for leaf in float_leaves(pred)]
     single = map_floats(torch.Tensor.float, target)
-    close(value, loss_and_gradients(subject.build(), pred, single)[0], rtol=1e-5, atol=1e-6)
+    assert_close(value, loss_and_gradients(subject.build(), pred, single)[0], rtol=1e-5, atol=1e-6)
 
 
 def test_autocast_gives_the_float32_loss(subject):
@@ -82,8 +82,8 @@ def test_autocast_gives_the_float32_loss(subject):
     with torch.autocast('cpu', dtype=torch.bfloat16):
         value, found = loss_and_gradients(subject.build(), pred, target, subject.weight())
     assert value.dtype == torch.float32
-    close(value, expected, rtol=1e-6, atol=1e-7)
-    close(found, slopes, rtol=1e-6, atol=1e-7)
+    assert_close(value, expected, rtol=1e-6, atol=1e-7)
+    assert_close(found, slopes, rtol=1e-6, atol=1e-7)
 
 
 def test_autocast_predictions_of_a_layer(subject):
@@ -94,4 +94,4 @@ def test_autocast_predictions_of_a_layer(subject):
     with torch.autocast('cpu', dtype=torch.bfloat16):
         value = subject.build()(half, target, subject.weight())
     assert value.dtype == torch.float32
-    close(value, expected, rtol=1e-6, atol=1e-7)
+    assert_close(value, expected, rtol=1e-6, atol=1e-7)

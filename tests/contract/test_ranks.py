@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import multiprocessing
+from torch.testing import assert_close
 
 from tests.contract import ranks
 from tests.contract.subject import loss_and_gradients
-
-close = torch.testing.assert_close
 
 
 @pytest.fixture(scope='module')
@@ -33,9 +32,9 @@ def test_as_one_process(subject, results, world, nothing):
         found = [results[world, rank][f'{name} {row} {nothing}'] for rank in range(world)]
         value, slopes = loss_and_gradients(subject.build(**options), pred, target, weight)
         divisor = divisor_of(subject, row, world)
-        close(sum(loss for loss, _ in found) / divisor, value)
+        assert_close(sum(loss for loss, _ in found) / divisor, value)
         total = [torch.cat(parts) / divisor for parts in zip(*(parts for _, parts in found))]
-        close(total, slopes)
+        assert_close(total, slopes)
         assert (value == 0) == nothing
 
 

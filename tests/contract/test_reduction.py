@@ -7,11 +7,10 @@ import inspect
 import pytest
 import torch
 from mmdet.models.losses.utils import weight_reduce_loss
+from torch.testing import assert_close
 
 from mmloss_plugins.losses.base import BaseLoss
 from tests.contract.subject import loss_and_gradients
-
-close = torch.testing.assert_close
 
 
 def test_forward_takes_the_arguments_of_the_contract(plain):
@@ -24,14 +23,14 @@ def test_positional_call_of_mmpose_heads(subject):
     loss, weight = subject.build(), subject.weight()
     called = loss(pred, target, weight)
     assert called.shape == ()
-    close(called, loss(pred=pred, target=target, weight=weight), rtol=0, atol=0)
+    assert_close(called, loss(pred=pred, target=target, weight=weight), rtol=0, atol=0)
 
 
 def test_keyword_call_of_mmdet_heads(subject):
     pred, target = subject.make()
     loss, weight = subject.build(), subject.weight()
     called = loss(pred, target, weight=weight, avg_factor=7.0, reduction_override='mean')
-    close(called, loss(pred, target, weight, reduction_override='sum') / 7)
+    assert_close(called, loss(pred, target, weight, reduction_override='sum') / 7)
 
 
 @pytest.mark.parametrize('avg_factor', [None, 7.0, torch.tensor(7.0), torch.tensor(7)])
@@ -45,10 +44,12 @@ def test_reductions_are_those_of_mmdet(subject, reduction, avg_factor):
     expected = weight_reduce_loss(unreduced, weight, reduction, avg_factor)
     if reduction == 'mean' and avg_factor is None:
         expected = expected * subject.variant.mean_factor(subject.shape())
-    close(subject.build(reduction=reduction)(pred, target, weight, avg_factor=avg_factor), expected)
+    assert_close(
+        subject.build(reduction=reduction)(pred, target, weight, avg_factor=avg_factor), expected
+    )
     override = subject.build(reduction='sum' if reduction == 'none' else 'none')
     called = override(pred, target, weight, avg_factor=avg_factor, reduction_override=reduction)
-    close(called, expected)
+    assert_close(called, expected)
 
 
 def test_gradient_is_that_of_the_reduction(subject):
@@ -57,8 +58,8 @@ def test_gradient_is_that_of_the_reduction(subject):
     _, summed = loss_and_gradients(subject.build(reduction='sum'), *subject.make(), weight)
     _, averaged = loss_and_gradients(subject.build(), *subject.make(), weight, avg_factor=4.0)
     assert any(gradient.abs().sum() > 0 for gradient in summed)
-    close(unreduced, summed)
-    close([4 * gradient for gradient in averaged], summed)
+    assert_close(unreduced, summed)
+    assert_close([4 * gradient for gradient in averaged], summed)
 
 
 def test_avg_factor_with_sum_is_refused(subject):
@@ -76,8 +77,8 @@ def test_avg_factor_zero_divides_by_one(subject, avg_factor):
     loss = subject.build()
     called, gradient = loss_and_gradients(loss, *subject.make(), avg_factor=avg_factor)
     expected, slope = loss_and_gradients(loss, *subject.make(), avg_factor=1.0)
-    close(called, expected, rtol=0, atol=0)
-    close(gradient, slope, rtol=0, atol=0)
+    assert_close(called, expected, rtol=0, atol=0)
+    assert_close(gradient, slope, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize('reduction', ['none', 'sum', 'mean'])
@@ -87,8 +88,8 @@ def test_loss_weight_is_linear(subject, reduction):
     tripled = loss_and_gradients(
         subject.build(reduction=reduction, loss_weight=3.0), *subject.make(), weight
     )
-    close(tripled[0], 3 * plain[0])
-    close(tripled[1], [3 * gradient for gradient in plain[1]])
+    assert_close(tripled[0], 3 * plain[0])
+    assert_close(tripled[1], [3 * gradient for gradient in plain[1]])
 
 
 def test_mean_over_valid_divides_by_the_valid_elements(subject):
@@ -101,8 +102,8 @@ def test_mean_over_valid_divides_by_the_valid_elements(subject):
     valid = int(((weight != 0) & mask).sum())
     assert 1 < valid < weight.numel() - 1
     total = subject.build(reduction='sum')(pred, target, weight, mask)
-    close(subject.build(mean_over='valid')(pred, target, weight, mask), total / valid)
-    close(
+    assert_close(subject.build(mean_over='valid')(pred, target, weight, mask), total / valid)
+    assert_close(
         subject.build(mean_over='valid')(pred, target),
         subject.build(reduction='sum')(pred, target) / weight.numel(),
     )
@@ -113,4 +114,4 @@ def test_avg_factor_wins_over_mean_over_valid(subject):
         return
     weight = subject.weight()
     called = subject.build(mean_over='valid')(*subject.make(), weight, avg_factor=3.0)
-    close(called, subject.build()(*subject.make(), weight, avg_factor=3.0), rtol=0, atol=0)
+    assert_close(called, subject.build()(*subject.make(), weight, avg_factor=3.0), rtol=0, atol=0)

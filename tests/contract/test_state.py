@@ -7,10 +7,9 @@ import io
 import pickle
 
 import torch
+from torch.testing import assert_close
 
 from tests.contract.subject import loss_and_gradients
-
-close = torch.testing.assert_close
 
 
 def assert_equal(subject, copied, loss):
@@ -18,7 +17,7 @@ def assert_equal(subject, copied, loss):
     assert vars(copied).keys() == vars(loss).keys()
     assert copied.extra_repr() == loss.extra_repr()
     arguments = (*subject.make(), subject.weight())
-    close(loss_and_gradients(copied, *arguments), loss_and_gradients(loss, *arguments))
+    assert_close(loss_and_gradients(copied, *arguments), loss_and_gradients(loss, *arguments))
 
 
 def test_deepcopy(subject):
@@ -72,4 +71,6 @@ def test_buffers_follow_the_device(subject):
 
 def test_train_and_eval_give_the_same(subject):
     arguments = (*subject.make(), subject.weight())
-    close(subject.build().train()(*arguments), subject.build().eval()(*arguments), rtol=0, atol=0)
+    assert_close(
+        subject.build().train()(*arguments), subject.build().eval()(*arguments), rtol=0, atol=0
+    )

@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from mmloss_plugins.functional import value_checks
 from tests.contract.subject import loss_and_gradients
 from tests.contract.trees import float_leaves, map_floats
 
-close = torch.testing.assert_close
 NOT_FINITE = [math.nan, math.inf, -math.inf]
 
 
@@ -38,22 +38,22 @@ def test_half_a_weight_is_half_the_loss(subject):
     loss = subject.build(reduction='none')
     full, slope = loss_and_gradients(loss, *subject.make(), torch.ones(subject.shape()))
     half, half_slope = loss_and_gradients(loss, *subject.make(), torch.full(subject.shape(), 0.5))
-    close(half, full / 2, rtol=0, atol=0)
-    close(half_slope, [gradient / 2 for gradient in slope], rtol=0, atol=0)
+    assert_close(half, full / 2, rtol=0, atol=0)
+    assert_close(half_slope, [gradient / 2 for gradient in slope], rtol=0, atol=0)
 
 
 def test_a_weight_counts_once(subject):
     weight = subject.weight()
     assert weight.unique().numel() > 3
     loss = subject.build(reduction='none')
-    close(loss(*subject.make(), weight), weight * loss(*subject.make()))
+    assert_close(loss(*subject.make(), weight), weight * loss(*subject.make()))
 
 
 def test_no_weight_is_weight_one(subject):
     ones = torch.ones(subject.shape())
     loss = subject.build(reduction='none')
-    close(loss(*subject.make()), loss(*subject.make(), ones), rtol=0, atol=0)
-    close(loss(*subject.make()), loss(*subject.make(), ones, ones.bool()), rtol=0, atol=0)
+    assert_close(loss(*subject.make()), loss(*subject.make(), ones), rtol=0, atol=0)
+    assert_close(loss(*subject.make()), loss(*subject.make(), ones, ones.bool()), rtol=0, atol=0)
 
 
 def test_weights_match_from_the_left(subject):
@@ -64,9 +64,9 @@ def test_weights_match_from_the_left(subject):
         weight = torch.rand(whole[:left])
         padded = weight.reshape(*weight.shape, *[1] * (len(whole) - left))
         expected = unweighted * padded
-        close(loss(*subject.make(), weight), expected)
-        close(loss(*subject.make(), padded), expected)
-        close(loss(*subject.make(), padded[..., None]), expected)
+        assert_close(loss(*subject.make(), weight), expected)
+        assert_close(loss(*subject.make(), padded), expected)
+        assert_close(loss(*subject.make(), padded[..., None]), expected)
 
 
 @pytest.mark.parametrize('dtype', [torch.bool, torch.int64, torch.float16, torch.float64])
@@ -75,21 +75,23 @@ def test_weights_of_any_type(subject, dtype):
     loss = subject.build()
     called = loss(*subject.make(), weight)
     assert called.dtype == torch.float32
-    close(called, loss(*subject.make(), weight.float()), rtol=0, atol=0)
+    assert_close(called, loss(*subject.make(), weight.float()), rtol=0, atol=0)
 
 
 def test_use_target_weight_false_ignores_the_weight(subject):
     loss = subject.build(use_target_weight=False)
     reference = loss_and_gradients(loss, *subject.make())
-    close(loss_and_gradients(loss, *subject.make(), subject.weight()), reference, rtol=0, atol=0)
+    assert_close(
+        loss_and_gradients(loss, *subject.make(), subject.weight()), reference, rtol=0, atol=0
+    )
     nan = torch.full(subject.shape(), math.nan)
-    close(loss_and_gradients(loss, *subject.make(), nan), reference, rtol=0, atol=0)
+    assert_close(loss_and_gradients(loss, *subject.make(), nan), reference, rtol=0, atol=0)
 
 
 def test_use_target_weight_false_keeps_the_mask(subject):
     mask = subject.weight() != 0
     loss = subject.build(use_target_weight=False, reduction='none')
-    close(loss(*subject.make(), None, mask), mask * loss(*subject.make()), rtol=0, atol=0)
+    assert_close(loss(*subject.make(), None, mask), mask * loss(*subject.make()), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize('how', ['weight', 'mask'])
@@ -111,11 +113,11 @@ def test_an_element_switched_off_does_not_count(subject, where, value, how):
     # The checks cannot know the weight, and a label that is switched off may be anything.
     with value_checks(False):
         total, found = loss_and_gradients(loss, *poisoned, weight, mask)
-    close(total, without.sum())
+    assert_close(total, without.sum())
     assert elements[index] > 0
     for gradient, expected in zip(found, clean):
         assert (subject.case.select(gradient, index) == 0).all()
-        close(gradient, expected)
+        assert_close(gradient, expected)
         assert (gradient != 0).any()
 
 
@@ -189,5 +191,5 @@ def test_documented_zeros(plain):
     for name, make in plain.case.zeros.items():
         options, pred, target = make()
         value, found = loss_and_gradients(plain.build(**options, reduction='none'), pred, target)
-        close(value, torch.zeros_like(value), rtol=0, atol=1e-12, msg=f'{name}: {value}')
-        close(found, [torch.zeros_like(gradient) for gradient in found], rtol=0, atol=1e-12)
+        assert_close(value, torch.zeros_like(value), rtol=0, atol=1e-12, msg=f'{name}: {value}')
+        assert_close(found, [torch.zeros_like(gradient) for gradient in found], rtol=0, atol=1e-12)

@@ -8,33 +8,33 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.testing import assert_close
 
 from mmloss_plugins.functional import expand_weight, reduce_loss
 
-close = torch.testing.assert_close
 LOSS = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 WEIGHT = torch.tensor([[1.0, 0.5, 0.0], [2.0, 0.0, 1.0]])
 # Weighted: 1 + 1 + 0 + 8 + 0 + 6 = 16.
 
 
 def test_values_by_hand():
-    close(reduce_loss(LOSS), torch.tensor(3.5))
-    close(reduce_loss(LOSS, reduction='sum'), torch.tensor(21.0))
-    close(reduce_loss(LOSS, WEIGHT, reduction='sum'), torch.tensor(16.0))
-    close(reduce_loss(LOSS, WEIGHT), torch.tensor(16.0 / 6))
-    close(reduce_loss(LOSS, WEIGHT, avg_factor=4), torch.tensor(4.0))
-    close(reduce_loss(LOSS, WEIGHT, reduction='none'), LOSS * WEIGHT)
+    assert_close(reduce_loss(LOSS), torch.tensor(3.5))
+    assert_close(reduce_loss(LOSS, reduction='sum'), torch.tensor(21.0))
+    assert_close(reduce_loss(LOSS, WEIGHT, reduction='sum'), torch.tensor(16.0))
+    assert_close(reduce_loss(LOSS, WEIGHT), torch.tensor(16.0 / 6))
+    assert_close(reduce_loss(LOSS, WEIGHT, avg_factor=4), torch.tensor(4.0))
+    assert_close(reduce_loss(LOSS, WEIGHT, reduction='none'), LOSS * WEIGHT)
     mask = torch.tensor([True, False])
-    close(reduce_loss(LOSS, WEIGHT, mask, reduction='sum'), torch.tensor(2.0))
+    assert_close(reduce_loss(LOSS, WEIGHT, mask, reduction='sum'), torch.tensor(2.0))
 
 
 def test_avg_factor_is_ignored_without_reduction():
-    close(reduce_loss(LOSS, avg_factor=9.0, reduction='none'), LOSS)
+    assert_close(reduce_loss(LOSS, avg_factor=9.0, reduction='none'), LOSS)
 
 
 def test_avg_factor_may_be_a_tensor_and_a_fraction():
-    close(reduce_loss(LOSS, avg_factor=torch.tensor(0.5)), torch.tensor(42.0))
-    close(reduce_loss(LOSS, avg_factor=0.5), torch.tensor(42.0))
+    assert_close(reduce_loss(LOSS, avg_factor=torch.tensor(0.5)), torch.tensor(42.0))
+    assert_close(reduce_loss(LOSS, avg_factor=0.5), torch.tensor(42.0))
 
 
 def test_nothing_to_average():
@@ -49,8 +49,8 @@ def test_zero_weight_stops_what_is_not_finite(bad):
     loss.requires_grad_()
     value = reduce_loss(loss, WEIGHT, reduction='sum')
     value.backward()
-    close(value.detach(), torch.tensor(16.0))
-    close(loss.grad, WEIGHT, rtol=0, atol=0)
+    assert_close(value.detach(), torch.tensor(16.0))
+    assert_close(loss.grad, WEIGHT, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_dimensions_match_from_the_left(size, expected):
 def test_equal_sizes_are_read_as_samples():
     weight = torch.tensor([1.0, 0.0])
     expected = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
-    close(reduce_loss(torch.ones(2, 2), weight, reduction='none'), expected)
+    assert_close(reduce_loss(torch.ones(2, 2), weight, reduction='none'), expected)
 
 
 @pytest.mark.parametrize('size', [(5,), (5, 4), (4, 6), (4, 5, 6, 2), (4, 5, 6, 1, 2)])
@@ -104,4 +104,4 @@ def test_weight_of_any_left_part_is_a_loop_over_it(size, seed, data):
         weight[tuple(index[:left])] * loss[tuple(index)]
         for index in torch.ones(size).nonzero().tolist()
     )
-    close(reduce_loss(loss, weight, reduction='sum'), expected)
+    assert_close(reduce_loss(loss, weight, reduction='sum'), expected)

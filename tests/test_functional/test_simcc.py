@@ -9,10 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import rel_entr
+from torch.testing import assert_close
 
 from mmloss_plugins.functional import kl_discret, value_checks
-
-close = torch.testing.assert_close
 
 
 def batch(*shape, seed=0, dtype=torch.float64):
@@ -53,46 +52,48 @@ BY_HAND = 0.5 * math.log(4 / 3)
 
 def test_value_by_hand():
     value, gradient = value_and_gradient(TWO_BINS, HALVES, bin_reduction='sum')
-    close(value, torch.tensor([BY_HAND]))
-    close(gradient, torch.tensor([[-0.25, 0.25]]))
+    assert_close(value, torch.tensor([BY_HAND]))
+    assert_close(gradient, torch.tensor([[-0.25, 0.25]]))
 
 
 def test_mean_over_bins_divides_by_their_number():
     value, gradient = value_and_gradient(TWO_BINS, HALVES)
-    close(value, torch.tensor([BY_HAND / 2]))
-    close(gradient, torch.tensor([[-0.125, 0.125]]))
+    assert_close(value, torch.tensor([BY_HAND / 2]))
+    assert_close(gradient, torch.tensor([[-0.125, 0.125]]))
 
 
 def test_beta_scales_logits_and_gradient():
     value, gradient = value_and_gradient(TWO_BINS / 2, HALVES, beta=2.0, bin_reduction='sum')
-    close(value, torch.tensor([BY_HAND]))
-    close(gradient, torch.tensor([[-0.5, 0.5]]))
+    assert_close(value, torch.tensor([BY_HAND]))
+    assert_close(gradient, torch.tensor([[-0.5, 0.5]]))
 
 
 def test_label_softmax_by_hand():
     # softmax(10 (0, log(3) / 10)) = (1/4, 3/4) = p, and KL of (1/4, 3/4) to (1/2, 1/2) is
     # log 2 - H = log 2 + 1/4 log(1/4) + 3/4 log(3/4).
     scores = TWO_BINS / 10
-    close(kl_discret(TWO_BINS, scores, label_softmax=True), torch.zeros(1))
+    assert_close(kl_discret(TWO_BINS, scores, label_softmax=True), torch.zeros(1))
     expected = math.log(2) + 0.25 * math.log(0.25) + 0.75 * math.log(0.75)
     value = kl_discret(torch.zeros(1, 2), scores, label_softmax=True, bin_reduction='sum')
-    close(value, torch.tensor([expected]))
+    assert_close(value, torch.tensor([expected]))
     other = kl_discret(TWO_BINS, TWO_BINS / 4, label_softmax=True, label_beta=4.0)
-    close(other, torch.zeros(1))
+    assert_close(other, torch.zeros(1))
 
 
 @pytest.mark.parametrize('beta', [1.0, 0.5, 10.0])
 def test_loops_from_the_definition(beta):
     logits, target = batch(3, 4, 7)
-    close(kl_discret(logits, target, beta=beta, bin_reduction='sum'), loop_kl(logits, target, beta))
-    close(kl_discret(logits, target, beta=beta), loop_kl(logits, target, beta) / 7)
+    assert_close(
+        kl_discret(logits, target, beta=beta, bin_reduction='sum'), loop_kl(logits, target, beta)
+    )
+    assert_close(kl_discret(logits, target, beta=beta), loop_kl(logits, target, beta) / 7)
 
 
 def test_loops_on_labels_that_do_not_sum_to_one():
     logits, target = batch(3, 4, 7)
     target = target * torch.linspace(0, 2, 12, dtype=torch.float64).reshape(3, 4, 1)
     target[1, 2, :4] = 0
-    close(kl_discret(logits, target, bin_reduction='sum'), loop_kl(logits, target))
+    assert_close(kl_discret(logits, target, bin_reduction='sum'), loop_kl(logits, target))
 
 
 def test_torch_distributions():
@@ -101,14 +102,14 @@ def test_torch_distributions():
         torch.distributions.Categorical(probs=target),
         torch.distributions.Categorical(logits=3.0 * logits),
     )
-    close(kl_discret(logits, target, beta=3.0, bin_reduction='sum'), expected)
+    assert_close(kl_discret(logits, target, beta=3.0, bin_reduction='sum'), expected)
 
 
 def test_scipy_relative_entropy():
     logits, target = batch(3, 4, 7)
     expected = torch.from_numpy(rel_entr(target.numpy(), logits.softmax(-1).numpy()))
-    close(kl_discret(logits, target, bin_reduction='sum'), expected.sum(-1))
-    close(kl_discret(logits, target), expected.mean(-1))
+    assert_close(kl_discret(logits, target, bin_reduction='sum'), expected.sum(-1))
+    assert_close(kl_discret(logits, target), expected.mean(-1))
 
 
 def test_gradient_is_that_of_cross_entropy():
@@ -118,7 +119,7 @@ def test_gradient_is_that_of_cross_entropy():
     reference = logits.detach().clone().requires_grad_()
     loss = torch.nn.functional.cross_entropy(reference, target, reduction='sum')
     (0.3 * loss).backward()
-    close(gradient, reference.grad)
+    assert_close(gradient, reference.grad)
 
 
 @pytest.mark.parametrize('label_softmax', [False, True])
@@ -151,15 +152,15 @@ def test_zero_for_a_perfect_prediction():
     _, target = batch(3, 4, 7)
     for shift in (0.0, -30.0, 500.0):
         value, gradient = value_and_gradient(target.log() + shift, target)
-        close(value, torch.zeros_like(value), rtol=0, atol=1e-12)
-        close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
+        assert_close(value, torch.zeros_like(value), rtol=0, atol=1e-12)
+        assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
 
 
 def test_beta_to_zero_is_the_divergence_from_uniform():
     logits, target = batch(3, 4, 7)
     entropy = torch.distributions.Categorical(probs=target).entropy()
     value = kl_discret(logits, target, beta=1e-9, bin_reduction='sum')
-    close(value, math.log(7) - entropy)
+    assert_close(value, math.log(7) - entropy)
 
 
 def test_rows_without_mass_give_nothing():
@@ -183,8 +184,8 @@ def test_saturated_error_keeps_value_and_gradient(dtype):
     # log(1 + e^65504) = 65504, and p - t = (0 - 1, 1 - 0).
     logits = torch.tensor([[0.0, 65504.0]], dtype=dtype)
     value, gradient = value_and_gradient(logits, torch.tensor([[1.0, 0.0]]), bin_reduction='sum')
-    close(value, torch.tensor([65504.0]))
-    close(gradient, torch.tensor([[-1.0, 1.0]], dtype=dtype))
+    assert_close(value, torch.tensor([65504.0]))
+    assert_close(gradient, torch.tensor([[-1.0, 1.0]], dtype=dtype))
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
@@ -193,8 +194,8 @@ def test_confident_and_right_is_zero(dtype, logit):
     logits = torch.tensor([[logit, -logit, -logit]], dtype=dtype)
     value, gradient = value_and_gradient(logits, torch.tensor([[1.0, 0.0, 0.0]]))
     # 2 e^-17 / 3 is left of the smallest of the three logits.
-    close(value, torch.zeros(1), rtol=0, atol=1e-7)
-    close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-7)
+    assert_close(value, torch.zeros(1), rtol=0, atol=1e-7)
+    assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
@@ -203,14 +204,14 @@ def test_result_is_float32(dtype):
     value, gradient = value_and_gradient(logits, target)
     assert value.dtype == torch.float32
     assert gradient.dtype == dtype
-    close(value, kl_discret(logits.double(), target.double()).float(), rtol=1e-5, atol=1e-7)
+    assert_close(value, kl_discret(logits.double(), target.double()).float(), rtol=1e-5, atol=1e-7)
 
 
 def test_any_number_of_leading_dimensions():
     logits, target = batch(3, 2, 4, 5)
     whole = kl_discret(logits, target)
     assert whole.shape == (3, 2, 4)
-    close(kl_discret(logits[1, 0, 2], target[1, 0, 2]), whole[1, 0, 2])
+    assert_close(kl_discret(logits[1, 0, 2], target[1, 0, 2]), whole[1, 0, 2])
     assert kl_discret(torch.zeros(0, 4, 5), torch.zeros(0, 4, 5)).shape == (0, 4)
 
 
@@ -231,10 +232,10 @@ def test_a_shift_of_the_logits_changes_nothing(size, shift, beta):
     logits, target = batch(*size[:3], seed=size[3])
     value, gradient = value_and_gradient(logits, target, beta=beta)
     moved, slope = value_and_gradient(logits + shift, target, beta=beta)
-    close(moved, value, rtol=1e-9, atol=1e-10)
-    close(slope, gradient, rtol=1e-9, atol=1e-10)
+    assert_close(moved, value, rtol=1e-9, atol=1e-10)
+    assert_close(slope, gradient, rtol=1e-9, atol=1e-10)
     # A shift has no effect, so the gradient of each row sums to zero.
-    close(gradient.sum(-1), torch.zeros_like(value), rtol=0, atol=1e-12)
+    assert_close(gradient.sum(-1), torch.zeros_like(value), rtol=0, atol=1e-12)
 
 
 @given(rows, st.randoms(use_true_random=False))
@@ -244,8 +245,8 @@ def test_rows_keep_their_order_and_bins_do_not_matter(size, random):
     keypoints = random.sample(range(size[1]), size[1])
     bins = random.sample(range(size[2]), size[2])
     value = kl_discret(logits, target)
-    close(kl_discret(logits[:, keypoints], target[:, keypoints]), value[:, keypoints])
-    close(kl_discret(logits[..., bins], target[..., bins]), value)
+    assert_close(kl_discret(logits[:, keypoints], target[:, keypoints]), value[:, keypoints])
+    assert_close(kl_discret(logits[..., bins], target[..., bins]), value)
 
 
 def test_nan_label_is_found_with_its_index():

@@ -8,10 +8,9 @@ import pytest
 import torch
 from mmpose.models.losses import KLDiscretLoss as HostLoss
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 from mmloss_plugins.losses import KLDiscretLoss
-
-close = torch.testing.assert_close
 
 
 def batch(B=3, K=4, bins=(6, 9), seed=0, dtype=torch.float64):
@@ -56,12 +55,14 @@ def test_value_by_hand():
     logits = torch.tensor([[[1.0, 1.0], wrong]])
     label = torch.tensor([[half, half]])
     expected = math.log(4 / 3) / 2 / 2 * 2 / 2
-    close(KLDiscretLoss()((logits, logits), (label, label)), torch.tensor(expected))
+    assert_close(KLDiscretLoss()((logits, logits), (label, label)), torch.tensor(expected))
     weight = torch.tensor([[1.0, 0.5]])
-    close(KLDiscretLoss()((logits, logits), (label, label), weight), torch.tensor(expected / 2))
+    assert_close(
+        KLDiscretLoss()((logits, logits), (label, label), weight), torch.tensor(expected / 2)
+    )
     true_kl = KLDiscretLoss(bin_reduction='sum', mean_over='valid')
     weight = torch.tensor([[0.0, 1.0]])
-    close(true_kl((logits, logits), (label, label), weight), torch.tensor(math.log(4 / 3)))
+    assert_close(true_kl((logits, logits), (label, label), weight), torch.tensor(math.log(4 / 3)))
 
 
 @pytest.mark.parametrize(('B', 'K'), [(3, 4), (2, 7), (1, 5), (5, 1)])
@@ -69,8 +70,8 @@ def test_default_is_the_authors_value_and_gradient(B, K):
     pred, target, weight = batch(B, K)
     value, gradient = value_and_gradient(KLDiscretLoss(), pred, target, weight)
     expected, slope = value_and_gradient(author_loss, pred, target, weight)
-    close(value, expected, rtol=1e-12, atol=1e-14)
-    close(gradient, slope, rtol=1e-10, atol=1e-14)
+    assert_close(value, expected, rtol=1e-12, atol=1e-14)
+    assert_close(gradient, slope, rtol=1e-10, atol=1e-14)
 
 
 HOST_OPTIONS = [
@@ -94,8 +95,8 @@ def test_mmpose_scale_is_the_value_of_mmpose(options, B):
     value, gradient = value_and_gradient(
         KLDiscretLoss(**options, scale='mmpose'), pred, target, weight
     )
-    close(value, expected, rtol=1e-6, atol=1e-9)
-    close(gradient, slope, rtol=1e-6, atol=1e-9)
+    assert_close(value, expected, rtol=1e-6, atol=1e-9)
+    assert_close(gradient, slope, rtol=1e-6, atol=1e-9)
     assert value > 0
 
 
@@ -103,22 +104,22 @@ def test_mmpose_scale_is_the_value_of_mmpose(options, B):
 def test_mmpose_value_is_batch_size_times_the_default(options):
     pred, target, weight = batch(B=5)
     host = HostLoss(**{**options, 'mask': list(options['mask']) if 'mask' in options else None})
-    close(KLDiscretLoss(**options)(pred, target, weight) * 5, host(pred, target, weight))
+    assert_close(KLDiscretLoss(**options)(pred, target, weight) * 5, host(pred, target, weight))
 
 
 def test_float32_agrees_with_mmpose():
     pred, target, weight = batch(4, 17, (384, 512), dtype=torch.float32)
     value, gradient = value_and_gradient(KLDiscretLoss(scale='mmpose'), pred, target, weight)
     expected, slope = value_and_gradient(HostLoss(), pred, target, weight)
-    close(value, expected, rtol=1e-6, atol=0)
-    close(gradient, slope, rtol=1e-4, atol=1e-9)
+    assert_close(value, expected, rtol=1e-6, atol=0)
+    assert_close(gradient, slope, rtol=1e-4, atol=1e-9)
 
 
 def test_default_does_not_depend_on_the_batch_size():
     pred, target, weight = batch()
     twice = [tuple(torch.cat([axis, axis]) for axis in tree) for tree in (pred, target)]
     loss = KLDiscretLoss()
-    close(loss(*twice, torch.cat([weight, weight])), loss(pred, target, weight))
+    assert_close(loss(*twice, torch.cat([weight, weight])), loss(pred, target, weight))
 
 
 def test_each_axis_is_averaged_over_its_own_bins():
@@ -127,22 +128,24 @@ def test_each_axis_is_averaged_over_its_own_bins():
     total = KLDiscretLoss(bin_reduction='sum', reduction='none')
     for axis, bins in ((0, 6), (1, 9)):
         single = pred[axis : axis + 1], target[axis : axis + 1]
-        close(loss(*single) * bins, total(*single))
-    close(loss(pred, target), loss(pred[:1], target[:1]) + loss(pred[1:], target[1:]))
+        assert_close(loss(*single) * bins, total(*single))
+    assert_close(loss(pred, target), loss(pred[:1], target[:1]) + loss(pred[1:], target[1:]))
 
 
 @pytest.mark.parametrize('bins', [(6,), (6, 9, 4)])
 def test_one_and_three_axes(bins):
     pred, target, weight = batch(bins=bins)
-    close(KLDiscretLoss()(pred, target, weight), author_loss(pred, target, weight))
-    close(KLDiscretLoss()(list(pred), list(target), weight), author_loss(pred, target, weight))
+    assert_close(KLDiscretLoss()(pred, target, weight), author_loss(pred, target, weight))
+    assert_close(
+        KLDiscretLoss()(list(pred), list(target), weight), author_loss(pred, target, weight)
+    )
 
 
 def test_mask_weight_without_weight():
     pred, target, _ = batch()
     elements = KLDiscretLoss(reduction='none')(pred, target)
     found = KLDiscretLoss(reduction='none', mask=[1, 2], mask_weight=0.5)(pred, target)
-    close(found, elements * torch.tensor([1, 0.5, 0.5, 1]))
+    assert_close(found, elements * torch.tensor([1, 0.5, 0.5, 1]))
 
 
 def test_mask_weight_zero_leaves_a_keypoint_out_even_at_nan():
@@ -152,7 +155,7 @@ def test_mask_weight_zero_leaves_a_keypoint_out_even_at_nan():
     for axis in pred:
         axis.data[:, 2] = math.nan
     value, gradient = value_and_gradient(loss, pred, target, weight)
-    close(value, clean)
+    assert_close(value, clean)
     assert all((axis[:, 2] == 0).all() and axis.isfinite().all() for axis in gradient)
 
 
@@ -161,7 +164,7 @@ def test_mean_over_valid_keypoints_is_the_mean_of_the_visible():
     visible = (weight != 0).double()
     elements = KLDiscretLoss(reduction='none')(pred, target)
     found = KLDiscretLoss(mean_over='valid')(pred, target, visible)
-    close(found, elements[weight != 0].mean())
+    assert_close(found, elements[weight != 0].mean())
 
 
 def test_ratio_is_one_for_a_uniform_prediction():
@@ -170,7 +173,7 @@ def test_ratio_is_one_for_a_uniform_prediction():
     for options in ({}, {'beta': 10.0, 'label_softmax': True}, {'mask': [1], 'mask_weight': 0.5}):
         loss = KLDiscretLoss(**options)
         assert loss.diagnostics(uniform, target, weight).keys() == {'simcc_ratio'}
-        close(
+        assert_close(
             loss.diagnostics(uniform, target, weight)['simcc_ratio'],
             torch.ones((), dtype=torch.float64),
         )
@@ -184,8 +187,8 @@ def test_ratio_falls_to_zero_as_the_prediction_improves():
         for step in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
     assert all(later < earlier for earlier, later in zip(ratios, ratios[1:]))
-    close(ratios[0], torch.ones_like(ratios[0]))
-    close(ratios[-1], torch.zeros_like(ratios[-1]), rtol=0, atol=1e-12)
+    assert_close(ratios[0], torch.ones_like(ratios[0]))
+    assert_close(ratios[-1], torch.zeros_like(ratios[-1]), rtol=0, atol=1e-12)
 
 
 def test_ratio_is_that_of_the_losses():
@@ -193,12 +196,12 @@ def test_ratio_is_that_of_the_losses():
     loss = KLDiscretLoss(reduction='sum', loss_weight=7.0)
     worst = loss(tuple(torch.zeros_like(axis) for axis in pred), target, weight)
     ratio = loss.diagnostics(pred, target, weight)['simcc_ratio']
-    close(ratio, (loss(pred, target, weight) / worst).detach())
+    assert_close(ratio, (loss(pred, target, weight) / worst).detach())
     mask = weight > 1
     masked = loss.diagnostics(pred, target, weight, mask)['simcc_ratio']
-    close(masked, loss.diagnostics(pred, target, weight * mask)['simcc_ratio'])
+    assert_close(masked, loss.diagnostics(pred, target, weight * mask)['simcc_ratio'])
     ignoring = KLDiscretLoss(use_target_weight=False).diagnostics(pred, target, weight)
-    close(ignoring, loss.diagnostics(pred, target))
+    assert_close(ignoring, loss.diagnostics(pred, target))
 
 
 def test_ratio_of_nothing_is_zero():
@@ -243,7 +246,7 @@ def test_masked_keypoint_that_does_not_exist(index):
 def test_mask_counts_from_the_end_as_in_mmpose():
     pred, target, weight = batch()
     last = KLDiscretLoss(mask=[-1], mask_weight=0.5)(pred, target, weight)
-    close(last, KLDiscretLoss(mask=[3], mask_weight=0.5)(pred, target, weight))
+    assert_close(last, KLDiscretLoss(mask=[3], mask_weight=0.5)(pred, target, weight))
 
 
 def test_one_tensor_in_place_of_the_axes():
