@@ -28,7 +28,13 @@ SHOWN = {
 }
 # Not shown, but part of known bad combinations.
 ASKED = ('setuptools', 'xtcocotools', 'pandas', 'opencv-python', 'mmcv-lite')
-REGISTRIES = {'MODELS': 'models', 'HOOKS': 'hooks', 'KEYPOINT_CODECS': 'keypoint codecs'}
+REGISTRIES = {
+    'MODELS': 'models',
+    'HOOKS': 'hooks',
+    'DATASETS': 'data sets',
+    'METRICS': 'metrics',
+    'KEYPOINT_CODECS': 'keypoint codecs',
+}
 
 
 @dataclass

@@ -6,7 +6,9 @@ or without ``custom_imports``; ``locations`` then imports the classes on first u
 
 from __future__ import annotations
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
@@ -20,7 +22,18 @@ except ModuleNotFoundError as error:
 
 SCOPE = 'mmloss_plugins'
 
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmloss_plugins.losses'])
+MODELS = Registry(
+    'model',
+    parent=MMENGINE_MODELS,
+    scope=SCOPE,
+    locations=['mmloss_plugins.losses', 'mmloss_plugins.heads', 'mmloss_plugins.models'],
+)
+DATASETS = Registry(
+    'dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['mmloss_plugins.datasets']
+)
+METRICS = Registry(
+    'metric', parent=MMENGINE_METRICS, scope=SCOPE, locations=['mmloss_plugins.metrics']
+)
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmloss_plugins.hooks'])
 KEYPOINT_CODECS = Registry(
     'keypoint codec', parent=MMPOSE_CODECS, scope=SCOPE, locations=['mmloss_plugins.codecs']

@@ -65,8 +65,8 @@ MUTATIONS = (
     Mutation(
         'NaN replaced by zero',
         'losses/base.py',
-        'loss = self.elementwise(pred, target)',
-        'loss = torch.nan_to_num(self.elementwise(pred, target))',
+        'loss = self.elementwise(pred, target)\n',
+        'loss = torch.nan_to_num(self.elementwise(pred, target))\n',
         'test_nan_and_inf_with_weight_are_visible',
     ),
     Mutation(

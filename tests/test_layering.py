@@ -23,6 +23,7 @@ ALLOWED = {
     'codecs': (BASIS | {'codecs'}, ANYTHING),
     'heads': (BASIS | {'losses', 'necks', 'codecs', 'heads'}, ANYTHING),
     'models': (BASIS | {'losses', 'necks', 'codecs', 'heads', 'models'}, ANYTHING),
+    'metrics': (BASIS | {'metrics'}, ANYTHING),
     'datasets': (BASIS | {'codecs', 'datasets'}, ANYTHING),
     'hooks': (BASIS | {'hooks'}, {'torch', 'mmengine'}),
     'visualization': (BASIS | {'codecs', 'compat', 'visualization'}, ANYTHING),

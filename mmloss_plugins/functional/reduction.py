@@ -90,19 +90,37 @@ def reduce_loss(
     loss = _apply_weight(loss, weight, mask, what)
     if reduction == 'none':
         return loss
-    if reduction == 'sum':
-        if avg_factor is not None:
-            raise ValueError(
-                message(
-                    what,
-                    'avg_factor',
-                    "be None with reduction='sum'",
-                    avg_factor,
-                    "Use reduction='mean' or drop avg_factor",
-                )
-            )
-        return loss.sum()
-    return loss.sum() / _denominator(loss, avg_factor, what)
+    return divide(loss.sum(), loss.numel(), reduction, avg_factor, what)
+
+
+def divide(
+    total: Tensor, count: int, reduction: str, avg_factor: AvgFactor | None, what: str = 'divide'
+) -> Tensor:
+    """Turn a sum over ``count`` elements into the result of 'sum' or 'mean'.
+
+    Args:
+        total: sum of the weighted loss.
+        count: number of elements, masked ones included.
+        reduction: 'sum' or 'mean'.
+        avg_factor: as in :func:`reduce_loss`.
+        what: name of the loss, for the error text.
+
+    Raises:
+        ValueError: ``avg_factor`` together with 'sum', or negative.
+    """
+    if reduction == 'mean':
+        return total / _denominator(count, avg_factor, what)
+    if avg_factor is None:
+        return total
+    raise ValueError(
+        message(
+            what,
+            'avg_factor',
+            "be None with reduction='sum'",
+            avg_factor,
+            "Use reduction='mean' or drop avg_factor",
+        )
+    )
 
 
 def _apply_weight(loss: Tensor, weight: Tensor | None, mask: Tensor | None, what: str) -> Tensor:
@@ -116,9 +134,9 @@ def _apply_weight(loss: Tensor, weight: Tensor | None, mask: Tensor | None, what
     return loss
 
 
-def _denominator(loss: Tensor, avg_factor: AvgFactor | None, what: str) -> AvgFactor:
+def _denominator(count: int, avg_factor: AvgFactor | None, what: str) -> AvgFactor:
     if avg_factor is None:
-        return max(loss.numel(), 1)
+        return max(count, 1)
     if isinstance(avg_factor, Tensor):
         # Not `avg_factor > 0`, which would turn NaN into 1.
         return torch.where(avg_factor <= 0, torch.ones_like(avg_factor), avg_factor)

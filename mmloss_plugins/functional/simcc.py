@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmloss_plugins.errors import check_choice, message
 from mmloss_plugins.functional.debug import value_checks_enabled
+from mmloss_plugins.functional.shapes import refuse_gradient
 
 BIN_REDUCTIONS = ('mean', 'sum')
 
@@ -124,16 +125,7 @@ def _check_input(logits: Tensor, target: Tensor) -> None:
                 'Encode the target with as many bins as the head predicts',
             )
         )
-    if target.requires_grad:
-        raise ValueError(
-            message(
-                'kl_discret',
-                'target',
-                'not require a gradient',
-                'requires_grad=True',
-                'Detach it: the closed-form gradient is that of the logits alone',
-            )
-        )
+    refuse_gradient('kl_discret', target)
     if value_checks_enabled():
         _check_values(target)
 

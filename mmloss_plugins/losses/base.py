@@ -11,25 +11,26 @@ from typing import Any, Callable
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_leaves
 
 from mmloss_plugins.errors import check_choice, message, refuse_unknown
 from mmloss_plugins.functional.debug import is_compiling
 from mmloss_plugins.functional.reduction import (
     REDUCTIONS,
     AvgFactor,
+    divide,
     expand_weight,
     reduce_loss,
 )
-
-MEAN_OVER = ('all', 'valid')
+from mmloss_plugins.functional.shapes import check_same_shape
 
 
 class BaseLoss(nn.Module):
     """Weighting, reduction and argument checks shared by the registered losses.
 
     A subclass implements :meth:`elementwise`; its constructor passes what it does not read
-    itself on to this one, which refuses what nobody reads.
+    itself on to this one, which refuses what nobody reads. Losses whose target carries weights,
+    ignored elements or a count of positives override the hooks below it.
 
     Args:
         reduction: 'mean', 'sum' or 'none'.
@@ -47,6 +48,12 @@ class BaseLoss(nn.Module):
         ValueError: ``reduction`` or ``mean_over`` is not one of the above.
     """
 
+    #: Choices of ``mean_over``; a subclass that counts something else adds its own.
+    MEAN_OVER: tuple[str, ...] = ('all', 'valid')
+    #: Whether :meth:`elementwise` takes ``summed=True`` and then returns the sum, cheaper than
+    #: the elements. Only for losses of the shape of ``pred``.
+    SUMS: bool = False
+
     def __init__(
         self,
         *,
@@ -62,7 +69,7 @@ class BaseLoss(nn.Module):
         name = type(self).__name__
         refuse_unknown(name, unknown, _known_arguments(type(self)))
         check_choice(name, 'reduction', reduction, REDUCTIONS)
-        check_choice(name, 'mean_over', mean_over, MEAN_OVER)
+        check_choice(name, 'mean_over', mean_over, self.MEAN_OVER)
         self.reduction = reduction
         self.mean_over = mean_over
         self.loss_weight = loss_weight
@@ -96,19 +103,28 @@ class BaseLoss(nn.Module):
         """
         reduction = self.reduction if reduction_override is None else reduction_override
         check_choice(self.loss_name, 'reduction_override', reduction, REDUCTIONS)
+        self.check_inputs(pred, target)
         if not self.use_target_weight:
             weight = None
-        loss = self.elementwise(pred, target)
-        weight = self.element_weight(weight, loss)
+        weight = self.element_weight(weight, pred, target)
+        mask = self.element_mask(mask, pred, target)
         if avg_factor is None and reduction == 'mean':
-            avg_factor = self.default_avg_factor(loss, weight, mask)
-        loss = reduce_loss(
-            loss, weight, mask, reduction=reduction, avg_factor=avg_factor, what=self.loss_name
-        )
+            avg_factor = self.default_avg_factor(weight, mask, pred, target)
+        if self.SUMS and weight is None and mask is None and reduction != 'none':
+            loss = self.elementwise(pred, target, summed=True)
+            loss = divide(loss, pred.numel(), reduction, avg_factor, self.loss_name)
+        else:
+            loss = self.elementwise(pred, target)
+            loss = reduce_loss(
+                loss, weight, mask, reduction=reduction, avg_factor=avg_factor, what=self.loss_name
+            )
         return loss * self.loss_weight
 
     def elementwise(self, pred: Any, target: Any) -> Tensor:
-        """Return the unreduced, unweighted loss; one element per unit that can be masked."""
+        """Return the unreduced, unweighted loss; one element per unit that can be masked.
+
+        With ``SUMS`` a keyword ``summed=False`` asks for the sum over the elements instead.
+        """
         raise TypeError(
             message(
                 type(self).__name__,
@@ -119,17 +135,31 @@ class BaseLoss(nn.Module):
             )
         )
 
-    def element_weight(self, weight: Tensor | None, loss: Tensor) -> Tensor | None:
-        """Return the weight of the elements of ``loss``; a hook for per-keypoint factors."""
+    def check_inputs(self, pred: Any, target: Any) -> None:
+        """Refuse wrong types and shapes; here: tensors of one shape."""
+        check_same_shape(self.loss_name, pred, target)
+
+    def loss_shape(self, pred: Any) -> torch.Size:
+        """Return the shape of the unreduced loss; here: that of ``pred``."""
+        return pred.shape
+
+    def element_weight(self, weight: Tensor | None, pred: Any, target: Any) -> Tensor | None:
+        """Return the weight of the elements of the loss; a hook for per-keypoint factors."""
         return weight
 
+    def element_mask(self, mask: Tensor | None, pred: Any, target: Any) -> Tensor | None:
+        """Return the validity of the elements of the loss; a hook for ignored labels."""
+        return mask
+
     def default_avg_factor(
-        self, loss: Tensor, weight: Tensor | None, mask: Tensor | None
+        self, weight: Tensor | None, mask: Tensor | None, pred: Any, target: Any
     ) -> AvgFactor | None:
         """Return what 'mean' divides by; None stands for the number of elements."""
         if self.mean_over == 'all':
             return None
-        return count_valid(loss, weight, mask, self.loss_name)
+        return count_valid(
+            tree_leaves(pred)[0], self.loss_shape(pred), weight, mask, self.loss_name
+        )
 
     def run(self, function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Call ``function``, compiled if the loss was built with ``compile=True``."""
@@ -144,19 +174,39 @@ class BaseLoss(nn.Module):
 
 
 def count_valid(
-    loss: Tensor, weight: Tensor | None, mask: Tensor | None, what: str = 'count_valid'
+    like: Tensor,
+    shape: torch.Size,
+    weight: Tensor | None,
+    mask: Tensor | None,
+    what: str = 'count_valid',
 ) -> Tensor:
-    """Return the number of valid elements per rank, averaged over ranks, as a 0-d tensor.
+    """Return the number of valid elements per rank, averaged over ranks.
 
-    At least 1 in total over the ranks: dividing each rank's sum by it and averaging the
-    gradients gives the gradient of one process that sees the whole batch.
+    Args:
+        like: a tensor on the device of the loss.
+        shape: of the unreduced loss.
+        weight: an element of weight 0 is not valid; matched from the left.
+        mask: validity; matched from the left.
+        what: name of the loss, for the error text.
+
+    Returns:
+        0-d tensor, see :func:`average_over_ranks`.
     """
-    valid = torch.ones_like(loss, dtype=torch.bool)
+    valid = torch.ones(shape, dtype=torch.bool, device=like.device)
     if weight is not None:
-        valid = valid & (expand_weight(weight, loss.shape, what) != 0)
+        valid = valid & (expand_weight(weight, shape, what) != 0)
     if mask is not None:
-        valid = valid & expand_weight(mask, loss.shape, what, 'mask').bool()
-    count = valid.sum().to(loss.dtype)
+        valid = valid & expand_weight(mask, shape, what, 'mask').bool()
+    return average_over_ranks(valid.sum())
+
+
+def average_over_ranks(count: Tensor) -> Tensor:
+    """Return ``count`` averaged over the ranks, at least 1 in total over them, as float32.
+
+    Dividing each rank's sum by it and averaging the gradients gives the gradient of one process
+    that sees the whole batch.
+    """
+    count = count.to(torch.float32, copy=True)
     all_reduce(count, op='mean')
     return count.clamp(min=1 / get_world_size())
 

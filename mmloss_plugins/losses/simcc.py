@@ -79,7 +79,6 @@ class KLDiscretLoss(BaseLoss):
         Returns:
             Shape (B, K), float32.
         """
-        self._check_axes(pred, target)
         return self.run(
             _kl_over_axes,
             tuple(pred),
@@ -90,21 +89,29 @@ class KLDiscretLoss(BaseLoss):
             bin_reduction=self.bin_reduction,
         )
 
-    def element_weight(self, weight: Tensor | None, loss: Tensor) -> Tensor | None:
+    def check_inputs(self, pred: Axes, target: Axes) -> None:
+        self._check_axes(pred, target)
+
+    def loss_shape(self, pred: Axes) -> torch.Size:
+        return pred[0].shape[:-1]
+
+    def element_weight(self, weight: Tensor | None, pred: Axes, target: Axes) -> Tensor | None:
         if self.masked_keypoints is None:
             return weight
-        self._check_masked_keypoints(loss.shape[1])
-        factor = loss.new_ones(loss.shape[1]).index_fill(0, self.masked_keypoints, self.mask_weight)
+        shape = self.loss_shape(pred)
+        self._check_masked_keypoints(shape[1])
+        ones = torch.ones(shape[1], device=pred[0].device)
+        factor = ones.index_fill(0, self.masked_keypoints, self.mask_weight)
         if weight is None:
-            return factor.expand(loss.shape)
-        return F.expand_weight(weight, loss.shape, self.loss_name) * factor
+            return factor.expand(shape)
+        return F.expand_weight(weight, shape, self.loss_name) * factor
 
     def default_avg_factor(
-        self, loss: Tensor, weight: Tensor | None, mask: Tensor | None
+        self, weight: Tensor | None, mask: Tensor | None, pred: Axes, target: Axes
     ) -> AvgFactor | None:
         if self.scale == 'mmpose':
-            return loss.shape[1]
-        return super().default_avg_factor(loss, weight, mask)
+            return pred[0].shape[1]
+        return super().default_avg_factor(weight, mask, pred, target)
 
     @torch.no_grad()
     def diagnostics(
@@ -123,8 +130,9 @@ class KLDiscretLoss(BaseLoss):
         if not self.use_target_weight:
             weight = None
         uniform = [torch.zeros_like(logits) for logits in pred]
+        weight = self.element_weight(weight, pred, target)
         value, worst = (
-            reduce_loss(loss, self.element_weight(weight, loss), mask, reduction='sum')
+            reduce_loss(loss, weight, mask, reduction='sum')
             for loss in (self.elementwise(pred, target), self.elementwise(uniform, target))
         )
         return {'simcc_ratio': value / worst.clamp(min=torch.finfo(worst.dtype).tiny)}

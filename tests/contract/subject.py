@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mmloss_plugins.losses.base import BaseLoss
 from mmloss_plugins.registry import MODELS, SCOPE
-from tests.contract.cases import CASES, Case, Index, Shape, Variant
+from tests.contract.case import Case, Index, Shape, Variant
+from tests.contract.cases import CASES
 from tests.contract.trees import Tree, gradients, with_grad
 
 
@@ -28,7 +29,7 @@ def without_case(losses: dict[str, type[BaseLoss]]) -> list[str]:
     """Return a message for each registered loss that the case table does not know."""
     return [
         f'contract suite: {name} must have a case, got none. Add CASES[{name!r}] to '
-        'tests/contract/cases.py (tests/README.md explains the fields).'
+        'tests/contract/cases/ (tests/README.md explains the fields).'
         for name in losses
         if name not in CASES
     ]

@@ -25,7 +25,7 @@ def test_a_loss_without_a_case_is_reported_with_the_place_to_add_one():
 
     (text,) = without_case({'Uncased': Uncased})
     assert text.startswith('contract suite: Uncased must have a case, got none.')
-    assert 'tests/contract/cases.py' in text
+    assert 'tests/contract/cases/' in text
 
 
 def test_every_case_belongs_to_a_registered_loss():

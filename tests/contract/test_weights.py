@@ -42,11 +42,11 @@ def test_half_a_weight_is_half_the_loss(subject):
     assert_close(half_slope, [gradient / 2 for gradient in slope], rtol=0, atol=0)
 
 
-def test_a_weight_counts_once(subject):
-    weight = subject.weight()
+def test_a_weight_counts_once(separable):
+    weight = separable.weight()
     assert weight.unique().numel() > 3
-    loss = subject.build(reduction='none')
-    assert_close(loss(*subject.make(), weight), weight * loss(*subject.make()))
+    loss = separable.build(reduction='none')
+    assert_close(loss(*separable.make(), weight), weight * loss(*separable.make()))
 
 
 def test_no_weight_is_weight_one(subject):
@@ -56,17 +56,17 @@ def test_no_weight_is_weight_one(subject):
     assert_close(loss(*subject.make()), loss(*subject.make(), ones, ones.bool()), rtol=0, atol=0)
 
 
-def test_weights_match_from_the_left(subject):
-    loss = subject.build(reduction='none')
-    unweighted = loss(*subject.make())
-    whole = subject.shape()
+def test_weights_match_from_the_left(separable):
+    loss = separable.build(reduction='none')
+    unweighted = loss(*separable.make())
+    whole = separable.shape()
     for left in range(1, len(whole) + 1):
         weight = torch.rand(whole[:left])
         padded = weight.reshape(*weight.shape, *[1] * (len(whole) - left))
         expected = unweighted * padded
-        assert_close(loss(*subject.make(), weight), expected)
-        assert_close(loss(*subject.make(), padded), expected)
-        assert_close(loss(*subject.make(), padded[..., None]), expected)
+        assert_close(loss(*separable.make(), weight), expected)
+        assert_close(loss(*separable.make(), padded), expected)
+        assert_close(loss(*separable.make(), padded[..., None]), expected)
 
 
 @pytest.mark.parametrize('dtype', [torch.bool, torch.int64, torch.float16, torch.float64])
@@ -88,27 +88,29 @@ def test_use_target_weight_false_ignores_the_weight(subject):
     assert_close(loss_and_gradients(loss, *subject.make(), nan), reference, rtol=0, atol=0)
 
 
-def test_use_target_weight_false_keeps_the_mask(subject):
-    mask = subject.weight() != 0
-    loss = subject.build(use_target_weight=False, reduction='none')
-    assert_close(loss(*subject.make(), None, mask), mask * loss(*subject.make()), rtol=0, atol=0)
+def test_use_target_weight_false_keeps_the_mask(separable):
+    mask = separable.weight() != 0
+    loss = separable.build(use_target_weight=False, reduction='none')
+    assert_close(
+        loss(*separable.make(), None, mask), mask * loss(*separable.make()), rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize('how', ['weight', 'mask'])
 @pytest.mark.parametrize('value', NOT_FINITE)
 @pytest.mark.parametrize('where', ['pred', 'target', 'both'])
-def test_an_element_switched_off_does_not_count(subject, where, value, how):
-    index = subject.middle()
-    weight, mask = switch_off(subject, index, how)
-    pred, target = subject.make()
+def test_an_element_switched_off_does_not_count(separable, where, value, how):
+    index = separable.middle()
+    weight, mask = switch_off(separable, index, how)
+    pred, target = separable.make()
     poisoned = (
-        pred if where == 'target' else poison(subject, pred, index, value),
-        target if where == 'pred' else poison(subject, target, index, value),
+        pred if where == 'target' else poison(separable, pred, index, value),
+        target if where == 'pred' else poison(separable, target, index, value),
     )
-    elements = subject.build(reduction='none')(pred, target).detach()
+    elements = separable.build(reduction='none')(pred, target).detach()
     without = elements.clone()
     without[index] = 0
-    loss = subject.build(reduction='sum')
+    loss = separable.build(reduction='sum')
     _, clean = loss_and_gradients(loss, pred, target, weight, mask)
     # The checks cannot know the weight, and a label that is switched off may be anything.
     with value_checks(False):
@@ -116,7 +118,7 @@ def test_an_element_switched_off_does_not_count(subject, where, value, how):
     assert_close(total, without.sum())
     assert elements[index] > 0
     for gradient, expected in zip(found, clean):
-        assert (subject.case.select(gradient, index) == 0).all()
+        assert (separable.case.select(gradient, index) == 0).all()
         assert_close(gradient, expected)
         assert (gradient != 0).any()
 

@@ -61,6 +61,6 @@ def test_name_defaults_to_the_class():
 )
 def test_count_valid(weight, mask, expected):
     """At least 1: the last row has weights and a mask that leave nothing."""
-    count = count_valid(PRED, weight, mask)
+    count = count_valid(PRED, PRED.shape, weight, mask)
     assert count.shape == ()
     assert count == expected

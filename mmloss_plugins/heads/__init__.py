@@ -1,0 +1,8 @@
+"""Heads that wire backbones, codecs and losses together; each needs its own host alone."""
+
+from mmloss_plugins.registry import MMPOSE_CODECS
+
+__all__ = []
+
+if MMPOSE_CODECS is not None:
+    pass

@@ -1,0 +1,1 @@
+"""Models that need no host: BaseModels of MMEngine."""

@@ -1,0 +1,11 @@
+"""The case table. To add a loss, write a :class:`Case` in the module of its family.
+
+The README of tests explains the fields. Every law then runs on every variant of the case.
+"""
+
+from __future__ import annotations
+
+from tests.contract.case import Case
+from tests.contract.cases import simcc
+
+CASES: dict[str, Case] = {**simcc.CASES}
