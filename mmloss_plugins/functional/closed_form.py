@@ -81,8 +81,8 @@ class _ClosedForm(torch.autograd.Function):
         dtype = _compute_dtype(pred)
         grad = torch.empty(pred.shape, dtype=dtype, device=pred.device)
         loss = grad.new_zeros(()) if summed else torch.empty_like(grad)
-        pieces = zip(grad.view(-1).split(CHUNK), _chunks(pred, constants))
-        losses = None if summed else iter(loss.view(-1).split(CHUNK))
+        pieces = zip(_split(grad), _chunks(pred, constants))
+        losses = None if summed else iter(_split(loss))
         for grad_piece, (x, *others) in pieces:
             value, slope = _evaluate(equation, options, x, others)
             grad_piece.copy_(slope)
@@ -124,8 +124,14 @@ def _evaluate(
 
 
 def _chunks(pred: Tensor, constants: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
-    flat = [c.expand(pred.shape).reshape(-1).split(CHUNK) for c in (pred, *constants)]
-    return zip(*flat)
+    return zip(*(_split(tensor.expand(pred.shape)) for tensor in (pred, *constants)))
+
+
+def _split(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Return pieces of the flattened tensor: views where it is contiguous."""
+    pieces: tuple[Tensor, ...]
+    pieces = tensor.reshape(-1).split(CHUNK)  # type: ignore[no-untyped-call]
+    return pieces
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

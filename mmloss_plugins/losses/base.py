@@ -50,9 +50,6 @@ class BaseLoss(nn.Module):
 
     #: Choices of ``mean_over``; a subclass that counts something else adds its own.
     MEAN_OVER: tuple[str, ...] = ('all', 'valid')
-    #: Whether :meth:`elementwise` takes ``summed=True`` and then returns the sum, cheaper than
-    #: the elements. Only for losses of the shape of ``pred``.
-    SUMS: bool = False
 
     def __init__(
         self,
@@ -110,21 +107,20 @@ class BaseLoss(nn.Module):
         mask = self.element_mask(mask, pred, target)
         if avg_factor is None and reduction == 'mean':
             avg_factor = self.default_avg_factor(weight, mask, pred, target)
-        if self.SUMS and weight is None and mask is None and reduction != 'none':
-            loss = self.elementwise(pred, target, summed=True)
-            loss = divide(loss, pred.numel(), reduction, avg_factor, self.loss_name)
-        else:
-            loss = self.elementwise(pred, target)
-            loss = reduce_loss(
-                loss, weight, mask, reduction=reduction, avg_factor=avg_factor, what=self.loss_name
-            )
+        if weight is None and mask is None and reduction != 'none':
+            total = self.summed(pred, target)
+            if total is not None:
+                count = self.loss_shape(pred).numel()
+                loss = divide(total, count, reduction, avg_factor, self.loss_name)
+                return loss * self.loss_weight
+        loss = self.elementwise(pred, target)
+        loss = reduce_loss(
+            loss, weight, mask, reduction=reduction, avg_factor=avg_factor, what=self.loss_name
+        )
         return loss * self.loss_weight
 
     def elementwise(self, pred: Any, target: Any) -> Tensor:
-        """Return the unreduced, unweighted loss; one element per unit that can be masked.
-
-        With ``SUMS`` a keyword ``summed=False`` asks for the sum over the elements instead.
-        """
+        """Return the unreduced, unweighted loss; one element per unit that can be masked."""
         raise TypeError(
             message(
                 type(self).__name__,
@@ -135,13 +131,18 @@ class BaseLoss(nn.Module):
             )
         )
 
+    def summed(self, pred: Any, target: Any) -> Tensor | None:
+        """Return the sum of :meth:`elementwise` without storing the elements, None if it cannot."""
+        return None
+
     def check_inputs(self, pred: Any, target: Any) -> None:
         """Refuse wrong types and shapes; here: tensors of one shape."""
         check_same_shape(self.loss_name, pred, target)
 
     def loss_shape(self, pred: Any) -> torch.Size:
         """Return the shape of the unreduced loss; here: that of ``pred``."""
-        return pred.shape
+        shape: torch.Size = pred.shape
+        return shape
 
     def element_weight(self, weight: Tensor | None, pred: Any, target: Any) -> Tensor | None:
         """Return the weight of the elements of the loss; a hook for per-keypoint factors."""
