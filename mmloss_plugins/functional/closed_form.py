@@ -60,7 +60,7 @@ def closed_form(
     """
     constants = tuple(constant.detach() for constant in constants)
     loss: Tensor
-    loss, _ = _ClosedForm.apply(  # type: ignore[no-untyped-call]
+    loss, _ = _ClosedForm.apply(
         equation, summed, options, pred, *constants
     )
     return loss
