@@ -60,7 +60,7 @@ def closed_form(
     """
     constants = tuple(constant.detach() for constant in constants)
     loss: Tensor
-    loss, _ = _ClosedForm.apply(
+    loss, _ = _ClosedForm.apply(  # type: ignore[no-untyped-call]
         equation, summed, options, pred, *constants
     )
     return loss
@@ -68,7 +68,7 @@ def closed_form(
 
 class _ClosedForm(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         equation: Equation,
         summed: bool,
         options: Mapping[str, Any],
