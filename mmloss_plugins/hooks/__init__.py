@@ -1,6 +1,8 @@
 """MMEngine hooks: checks before a run, diagnostics during it."""
 
 from mmloss_plugins.hooks.diagnostics import LossDiagnosticsHook
+from mmloss_plugins.hooks.heatmap_collapse import HeatmapCollapseHook
+from mmloss_plugins.hooks.non_finite_guard import NonFiniteGuardHook
 from mmloss_plugins.hooks.require_data import RequireDataHook
 
-__all__ = ['LossDiagnosticsHook', 'RequireDataHook']
+__all__ = ['HeatmapCollapseHook', 'LossDiagnosticsHook', 'NonFiniteGuardHook', 'RequireDataHook']
