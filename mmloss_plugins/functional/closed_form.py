@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Callable
 
 import torch
 from torch import Tensor
 
 from mmloss_plugins.functional.debug import is_compiling
 
-# Of float32, a chunk and the temporaries of an equation stay in the second-level cache of a CPU.
-CHUNK = 32768
+# Of float32, a chunk and the temporaries of an equation stay in the caches of a CPU core.
+CHUNK = 65536
 HALF_LIMIT = torch.finfo(torch.float16).max / 2
 
 
-class Equation(Protocol):
-    """An element-wise loss L(x, ...) and its derivative dL/dx, on tensors of one shape.
-
-    ``x`` is float32 or float64 and belongs to the caller, as all inputs do: an equation may work
-    in place on its own temporaries alone.
-    """
-
-    def __call__(self, x: Tensor, *constants: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-        """Return (L, dL/dx)."""
+# equation(x, *constants, **options) returns an element-wise loss L(x) and its derivative dL/dx, two
+# tensors of x's shape. All tensors it is given have one shape, and x's type: float32 or float64.
+# They belong to the caller: an equation may work in place on its own temporaries alone.
+Equation = Callable[..., tuple[Tensor, Tensor]]
 
 
 def closed_form(
@@ -36,7 +32,7 @@ def closed_form(
     under ``torch.compile``, which fuses it.
 
     Args:
-        equation: returns loss and derivative of its inputs; see :class:`Equation`.
+        equation: returns loss and derivative of its inputs; see ``Equation`` above.
         pred: x, any shape and floating-point type; half precision is computed in float32.
         constants: tensors that broadcast to ``pred`` and get no gradient, such as the target;
             boolean and integer ones are handed on as x's type.
@@ -58,12 +54,31 @@ def closed_form(
         >>> loss.item(), x.grad
         (10.0, tensor([2., 6.]))
     """
-    constants = tuple(constant.detach() for constant in constants)
-    loss: Tensor
-    loss, _ = _ClosedForm.apply(  # type: ignore[no-untyped-call]
-        equation, summed, options, pred, *constants
-    )
+    constants = tuple(constant.detach().expand(pred.shape) for constant in constants)
+    equation = partial(equation, **options)
+    # torch.compile miscounts the arguments of forward where there is nothing to differentiate.
+    differentiate = torch.is_grad_enabled() and pred.requires_grad
+    evaluate = _ClosedForm.apply if differentiate else _ClosedForm.forward
+    loss: Tensor = evaluate(equation, summed, pred, *constants)[0]
     return loss
+
+
+def indicator(
+    compare: Callable[..., Tensor], x: Tensor, other: Tensor | float, like: Tensor
+) -> Tensor:
+    """Return ``compare(x, other)`` as 0 and 1 of the type and shape of ``like``, a new tensor.
+
+    On a CPU a boolean tensor, and what selects by it, costs five times as much as arithmetic.
+
+    Args:
+        compare: ``torch.eq``, ``torch.ge``, ...
+        x: left side.
+        other: right side.
+        like: gives type, device and shape of the result.
+    """
+    if is_compiling():
+        return compare(x, other).to(like.dtype)
+    return compare(x, other, out=torch.empty_like(like))
 
 
 class _ClosedForm(torch.autograd.Function):
@@ -71,30 +86,27 @@ class _ClosedForm(torch.autograd.Function):
     def forward(
         equation: Equation,
         summed: bool,
-        options: Mapping[str, Any],
         pred: Tensor,
         *constants: Tensor,
     ) -> tuple[Tensor, Tensor]:
         if is_compiling() or pred.is_cuda or pred.numel() <= CHUNK:
-            loss, grad = _evaluate(equation, options, pred, constants)
+            loss, grad = _evaluate(equation, pred, constants)
             return (loss.sum() if summed else loss), grad
-        dtype = _compute_dtype(pred)
-        grad = torch.empty(pred.shape, dtype=dtype, device=pred.device)
+        grad = torch.empty_like(pred, dtype=_compute_dtype(pred))
         loss = grad.new_zeros(()) if summed else torch.empty_like(grad)
-        pieces = zip(_split(grad), _chunks(pred, constants))
-        losses = None if summed else iter(_split(loss))
-        for grad_piece, (x, *others) in pieces:
-            value, slope = _evaluate(equation, options, x, others)
+        elements = loss.expand(pred.shape)
+        for grad_piece, loss_piece, x, *others in _pieces(grad, elements, pred, *constants):
+            value, slope = _evaluate(equation, x, others)
             grad_piece.copy_(slope)
-            if losses is None:
+            if summed:
                 loss += value.sum()
             else:
-                next(losses).copy_(value)
+                loss_piece.copy_(value)
         return loss, grad
 
     @staticmethod
     def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
-        _, ctx.summed, _, pred, *constants = inputs
+        _, ctx.summed, pred, *constants = inputs
         ctx.dtype, ctx.constants = pred.dtype, len(constants)
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
@@ -104,34 +116,58 @@ class _ClosedForm(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output, _):  # type: ignore[no-untyped-def]
         if grad_output is None:
-            return None, None, None, None, *[None] * ctx.constants
+            return None, None, None, *[None] * ctx.constants
         (slope,) = ctx.saved_tensors
-        if ctx.dtype == torch.float16:
-            # A slope such as 2 * 65504 has no float16; the half leaves room for weights up to 2.
-            slope = slope.clamp(-HALF_LIMIT, HALF_LIMIT)
-        grad = slope * grad_output
-        if not ctx.summed:
-            # A weight of zero has to silence an element however wild its derivative is.
-            grad.masked_fill_(grad_output == 0, 0)
-        return None, None, None, grad.to(ctx.dtype), *[None] * ctx.constants
+        grad = slope.mul(grad_output) if _kept_for_later() else slope.mul_(grad_output)
+        grad = finish_gradient(grad, grad_output, ctx.dtype, silence=not ctx.summed)
+        return None, None, grad, *[None] * ctx.constants
 
 
-def _evaluate(
-    equation: Equation, options: Mapping[str, Any], pred: Tensor, constants: Any
-) -> tuple[Tensor, Tensor]:
+def finish_gradient(
+    grad: Tensor, grad_output: Tensor, dtype: torch.dtype, silence: bool = True
+) -> Tensor:
+    """Turn slope * grad_output into the gradient of a prediction of type ``dtype``, in place.
+
+    Args:
+        grad: the product, float32 or float64.
+        grad_output: as multiplied, broadcasts to ``grad``.
+        dtype: of the prediction.
+        silence: give elements with a ``grad_output`` of exactly 0 gradient 0: a weight of zero
+            has to silence an element however wild its slope is.
+    """
+    if dtype == torch.float16:
+        # A slope such as 2 * 65504 has no float16. What a GradScaler's factor makes too large
+        # stays so, for the scaler has to see it.
+        limit = HALF_LIMIT * grad_output.abs().clamp(min=1)
+        grad = grad.clamp_(-limit, limit)
+    if silence:
+        grad.masked_fill_(grad_output == 0, 0)
+    return grad.to(dtype)
+
+
+def _kept_for_later() -> bool:
+    """Whether this backward may run again; if not, the slope's memory can become the gradient's."""
+    if is_compiling():
+        return True
+    ask = getattr(torch._C._autograd, '_get_current_graph_task_keep_graph', None)
+    return ask is None or bool(ask())
+
+
+def _evaluate(equation: Equation, pred: Tensor, constants: Any) -> tuple[Tensor, Tensor]:
     dtype = _compute_dtype(pred)
-    return equation(pred.to(dtype), *(c.to(dtype) for c in constants), **options)
+    return equation(pred.to(dtype), *(c.to(dtype) for c in constants))
 
 
-def _chunks(pred: Tensor, constants: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
-    return zip(*(_split(tensor.expand(pred.shape)) for tensor in (pred, *constants)))
-
-
-def _split(tensor: Tensor) -> tuple[Tensor, ...]:
-    """Return pieces of the flattened tensor: views where it is contiguous."""
-    pieces: tuple[Tensor, ...]
-    pieces = tensor.reshape(-1).split(CHUNK)  # type: ignore[no-untyped-call]
-    return pieces
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield views of at most CHUNK elements of tensors of one shape, whatever their strides are."""
+    shape = tensors[0].shape
+    if shape.numel() <= CHUNK:
+        yield tensors
+        return
+    rows = max(1, CHUNK // shape[1:].numel())
+    split = [tensor.split(rows) for tensor in tensors]  # type: ignore[no-untyped-call]
+    for pieces in zip(*split):
+        yield from _pieces(*(piece[0] if rows == 1 else piece for piece in pieces))
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

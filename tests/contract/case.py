@@ -23,23 +23,38 @@ class Variant:
         options: arguments of the constructor.
         mean_factor: given the shape of the unreduced loss, the documented factor between
             ``reduction='mean'`` and MMDetection's mean.
+        mean_divisor: given target and weight, what ``reduction='mean'`` divides by where that is
+            not the number of elements, such as the number of positives.
         can_mean_over_valid: whether ``mean_over='valid'`` is allowed with ``options``.
         coupled: why one element of the loss depends on others (mining, a ratio over the batch);
             the laws on single elements leave such a variant out.
+        surrogate: why the gradient is, by the paper, not that of the value; finite differences
+            leave such a variant out, and its own tests compare the gradient with an oracle.
+        per_rank: why the loss of a batch is not that of its parts (mining or a ratio over the
+            batch); the law on several processes leaves such a variant out.
+        make: inputs of another kind than the case's, such as class labels instead of maps.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     mean_factor: Callable[[Shape], float] = lambda shape: 1.0
+    mean_divisor: Callable[[Tree, Tensor], Tensor] | None = None
     can_mean_over_valid: bool = True
     coupled: str = ''
+    per_rank: str = ''
+    surrogate: str = ''
+    make: Callable[[int, int, int, torch.dtype], tuple[Tree, Tree]] | None = None
 
 
 @dataclass(frozen=True)
 class Change:
-    """A value of an argument that must give another loss than its default, given ``options``."""
+    """A value of an argument that must give another loss than its default, given ``options``.
+
+    ``make`` gives inputs on which the argument acts, where those of the case do not.
+    """
 
     value: Any
     options: Mapping[str, Any] = field(default_factory=dict)
+    make: Callable[[int, int, int, torch.dtype], tuple[Tree, Tree]] | None = None
 
 
 def select(leaf: Tensor, index: Index) -> Tensor:

@@ -51,7 +51,7 @@ class Subject:
         self, batch: int = 5, units: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32
     ) -> tuple[Tree, Tree]:
         """Return (pred, target); the leaves of pred require a gradient."""
-        pred, target = self.case.make(batch, units, seed, dtype)
+        pred, target = (self.variant.make or self.case.make)(batch, units, seed, dtype)
         return with_grad(pred), target
 
     def shape(self, batch: int = 5, units: int = 4) -> Shape:

@@ -27,6 +27,8 @@ def function_of_leaves(subject, outer, **options):
 
 
 def test_gradcheck_of_the_unreduced_loss(subject):
+    if subject.variant.surrogate:
+        return
     factors = torch.rand(subject.shape(2, 3), dtype=torch.float64) + 0.5
     function, floats = function_of_leaves(
         subject, lambda loss: (factors * loss).sum(), reduction='none'
@@ -35,6 +37,8 @@ def test_gradcheck_of_the_unreduced_loss(subject):
 
 
 def test_gradcheck_of_the_mean(subject):
+    if subject.variant.surrogate:
+        return
     function, floats = function_of_leaves(subject, lambda loss: loss**2 + 3 * loss, loss_weight=0.7)
     assert torch.autograd.gradcheck(function, floats)
 
