@@ -1,0 +1,285 @@
+"""Several losses where a stock head expects one."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Union
+
+import torch
+from mmengine.logging import MessageHub
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from mmloss_plugins.errors import check_choice, message, refuse_unknown
+from mmloss_plugins.registry import MODELS
+
+Weight = Union[float, Mapping[str, Any]]
+
+
+@MODELS.register_module()
+class MultiLoss(nn.Module):
+    """Sum of any number of losses on the same (pred, target), each with a weight or a schedule.
+
+    Every argument of ``forward`` goes on to every term as the head passed it, so that terms may be
+    losses of this package or of a host. The result is the sum alone, so that nothing is counted
+    twice; :class:`LossDiagnosticsHook` logs each term as ``train/term_NAME`` and its current
+    weight as ``train/weight_NAME``, without the word "loss" that a NAME may contain.
+
+    A schedule takes the place of a number in ``weights``:
+
+    - ``dict(type='linear', start=0.0, stop=1.0, begin=0, end=10)``: from ``start`` at epoch
+      ``begin`` to ``stop`` at epoch ``end``, constant outside;
+    - ``dict(type='step', values=[1.0, 0.5, 0.0], milestones=[10, 20])``: the next value from each
+      milestone on.
+
+    Both count epochs, or iterations with ``by_epoch=False``, as MMEngine's runner does; without a
+    runner both are at 0. A run that is configured in iterations stays at epoch 0. A term at weight
+    0 is not evaluated.
+
+    Args:
+        terms: config (or module) of each loss by name; types with the prefix ``mmloss_plugins.``
+            are ours, others those of the config's default scope.
+        weights: factor or schedule by name of a term, on top of the term's own ``loss_weight``;
+            1 where none is given.
+        loss_weight: factor on the sum.
+        use_sigmoid: read by MMDetection's heads to choose the number of channels; no effect here.
+
+    Raises:
+        TypeError: an unknown argument, here or in a term or schedule, or a wrong type.
+        ValueError: no term, a name that cannot be logged, a weight for no term, or a schedule
+            with wrong values.
+
+    Example:
+        >>> import torch
+        >>> loss = MultiLoss(
+        ...     terms=dict(
+        ...         l1=dict(type='mmloss_plugins.L1Loss'),
+        ...         mse=dict(type='mmloss_plugins.MSELoss', loss_weight=0.5),
+        ...     ),
+        ...     weights=dict(mse=dict(type='linear', start=1.0, stop=0.0, begin=0, end=10)),
+        ... )
+        >>> loss(torch.tensor([[2.0]]), torch.tensor([[0.0]]))  # 2 + 0.5 * 4
+        tensor(4.)
+    """
+
+    def __init__(
+        self,
+        terms: Mapping[str, Any],
+        weights: Mapping[str, Weight] | None = None,
+        *,
+        loss_weight: float = 1.0,
+        use_sigmoid: bool = False,
+        **unknown: Any,
+    ) -> None:
+        super().__init__()
+        known = ['terms', 'weights', 'loss_weight', 'use_sigmoid']
+        refuse_unknown('MultiLoss', unknown, known)
+        weights = {} if weights is None else weights
+        self.log_names = _log_names(terms)
+        for name in weights:
+            check_choice('MultiLoss', 'weights', name, terms)
+        self.terms = nn.ModuleDict({name: _build_term(name, term) for name, term in terms.items()})
+        self.weights = {name: _build_weight(name, weights.get(name, 1.0)) for name in terms}
+        self.loss_weight = loss_weight
+        self.use_sigmoid = use_sigmoid
+
+    def forward(self, pred: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the weighted sum of the terms.
+
+        Args:
+            pred: prediction, as the terms take it.
+            args: target, weight, ... as the head passes them.
+            kwargs: the same by keyword; what is None is left out.
+
+        Returns:
+            A scalar; with ``reduction_override='none'`` or ``reduction='none'`` in every term the
+            sum of the unreduced losses.
+
+        Raises:
+            TypeError: a term returns no tensor.
+            ValueError: the terms return tensors of different shapes.
+        """
+        values = list(self.evaluate(pred, *args, **kwargs).values())
+        if not values:
+            return _attached_zero(pred)
+        return sum(values[1:], values[0])
+
+    def evaluate(self, pred: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return each term as it enters the sum, by name; those at weight 0 are left out."""
+        # A host's loss may not know what a head leaves at None, such as avg_factor.
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        values: dict[str, Tensor] = {}
+        for name, weight in self.current_weights().items():
+            if weight == 0:
+                continue
+            value = self.terms[name](pred, *args, **kwargs)
+            _check_value(name, value, values)
+            values[name] = value * (weight * self.loss_weight)
+        return values
+
+    def current_weights(self) -> dict[str, float]:
+        """Return the factor of each term at the runner's current epoch and iteration."""
+        return {
+            name: weight if isinstance(weight, float) else weight.at(_current_step(weight.by_epoch))
+            for name, weight in self.weights.items()
+        }
+
+    @torch.no_grad()
+    def diagnostics(self, pred: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return ``term_NAME``, each term's share of the sum, and ``weight_NAME``, 0-d tensors."""
+        values = self.evaluate(pred, *args, **kwargs)
+        like = tree_leaves(pred)[0]
+        found = {}
+        for name, weight in self.current_weights().items():
+            value = values.get(name, like.new_zeros(()))
+            found[f'term_{self.log_names[name]}'] = value.mean() if value.dim() else value
+            found[f'weight_{self.log_names[name]}'] = torch.tensor(weight)
+        return found
+
+    def extra_repr(self) -> str:
+        return f'weights={self.weights}, loss_weight={self.loss_weight}'
+
+
+@dataclass(frozen=True)
+class Linear:
+    """From ``start`` at epoch or iteration ``begin`` to ``stop`` at ``end``, constant outside."""
+
+    start: float
+    stop: float
+    end: int
+    begin: int = 0
+    by_epoch: bool = True
+
+    def check(self, name: str) -> None:
+        """Refuse what is no schedule."""
+        _check_numbers(f'start and stop of {name}', (self.start, self.stop))
+        _check_steps(f'begin and end of {name}', (self.begin, self.end))
+
+    def at(self, step: int) -> float:
+        """Return the weight at an epoch or iteration."""
+        share = (step - self.begin) / (self.end - self.begin)
+        share = min(max(share, 0.0), 1.0)
+        return (1 - share) * self.start + share * self.stop
+
+
+@dataclass(frozen=True)
+class Step:
+    """``values[0]``, and from ``milestones[i]`` on ``values[i + 1]``."""
+
+    values: Sequence[float]
+    milestones: Sequence[int]
+    by_epoch: bool = True
+
+    def check(self, name: str) -> None:
+        """Refuse what is no schedule."""
+        _check_numbers(f'values of {name}', self.values)
+        _check_steps(f'milestones of {name}', self.milestones)
+        if len(self.values) != len(self.milestones) + 1:
+            rule = f'be one more than the {len(self.milestones)} milestones'
+            step = 'Begin with the value before the first milestone'
+            raise ValueError(message('MultiLoss', f'values of {name}', rule, self.values, step))
+
+    def at(self, step: int) -> float:
+        """Return the weight at an epoch or iteration."""
+        return float(self.values[sum(step >= milestone for milestone in self.milestones)])
+
+
+SCHEDULES: dict[str, type[Linear] | type[Step]] = {'linear': Linear, 'step': Step}
+
+
+def _build_weight(name: str, weight: Weight) -> float | Linear | Step:
+    if not isinstance(weight, Mapping):
+        _check_numbers(f'weight of {name}', (weight,))
+        return float(weight)
+    options = dict(weight)
+    kind = options.pop('type', None)
+    check_choice('MultiLoss', f'type of the schedule of {name}', kind, SCHEDULES)
+    known = fields(SCHEDULES[kind])
+    names = [field.name for field in known]
+    refuse_unknown('MultiLoss', {key: options[key] for key in options if key not in names}, names)
+    for field in known:
+        if field.default is MISSING and field.name not in options:
+            rule, step = f'be given for a {kind} schedule', 'See the docstring of MultiLoss'
+            raise ValueError(message('MultiLoss', f'{field.name} of {name}', rule, 'none', step))
+    by_epoch = options.get('by_epoch', True)
+    if not isinstance(by_epoch, bool):
+        rule, step = 'be True or False', 'False counts iterations'
+        raise TypeError(message('MultiLoss', f'by_epoch of {name}', rule, repr(by_epoch), step))
+    schedule = SCHEDULES[kind](**options)
+    schedule.check(name)
+    return schedule
+
+
+def _current_step(by_epoch: bool) -> int:
+    hub = MessageHub.get_current_instance()
+    return int(hub.get_info('epoch' if by_epoch else 'iter', 0))
+
+
+def _build_term(name: str, term: Any) -> nn.Module:
+    if isinstance(term, nn.Module):
+        return term
+    if not isinstance(term, Mapping) or 'type' not in term:
+        rule, step = 'be the config of a loss', "Pass dict(type='mmloss_plugins.L1Loss', ...)"
+        raise TypeError(message('MultiLoss', f'term {name}', rule, repr(term), step))
+    loss: nn.Module = MODELS.build(dict(term))
+    return loss
+
+
+def _log_names(terms: Any) -> dict[str, str]:
+    """Return the names of the terms without the word that makes MMEngine count a value."""
+    if not isinstance(terms, Mapping) or not terms:
+        rule, step = (
+            'be a dict of at least one loss by name',
+            'Pass terms=dict(name=dict(type=...))',
+        )
+        raise TypeError(message('MultiLoss', 'terms', rule, repr(terms), step))
+    names: dict[str, str] = {}
+    for name in terms:
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            rule, step = 'be a word that nn.ModuleDict has no method for', 'Call the term otherwise'
+            raise ValueError(message('MultiLoss', 'name of a term', rule, repr(name), step))
+        short = re.sub('_*loss_*', '_', name, flags=re.IGNORECASE).strip('_') or 'only'
+        if short in names.values():
+            rule = "differ from the others without the word 'loss', which is not logged"
+            raise ValueError(message('MultiLoss', 'name of a term', rule, repr(name), 'Rename it'))
+        names[name] = short
+    return names
+
+
+def _check_value(name: str, value: Any, others: Mapping[str, Tensor]) -> None:
+    if not isinstance(value, Tensor):
+        rule, step = 'return a tensor', 'Use it outside of MultiLoss'
+        raise TypeError(message('MultiLoss', f'term {name}', rule, type(value).__name__, step))
+    for other, first in others.items():
+        if value.shape != first.shape:
+            rule = f'have the shape {tuple(first.shape)} of {other}'
+            step = 'Give all terms the same reduction'
+            raise ValueError(message('MultiLoss', f'term {name}', rule, tuple(value.shape), step))
+
+
+def _check_numbers(argument: str, values: Any) -> None:
+    numbers = isinstance(values, (list, tuple)) and all(_is_number(value) for value in values)
+    if not numbers:
+        rule, step = 'be a number or a schedule', 'See the docstring of MultiLoss'
+        raise TypeError(message('MultiLoss', argument, rule, repr(values), step))
+
+
+def _check_steps(argument: str, steps: Any) -> None:
+    whole = isinstance(steps, (list, tuple)) and all(type(step) is int for step in steps)
+    if not whole or any(later <= earlier for earlier, later in zip(steps, steps[1:])):
+        rule, step = 'be whole numbers that grow', 'They count epochs, or iterations'
+        raise ValueError(message('MultiLoss', argument, rule, repr(steps), step))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _attached_zero(pred: Any) -> Tensor:
+    """Return 0 with a gradient of zeros for every prediction, even at inf or NaN."""
+    leaves = [leaf for leaf in tree_leaves(pred) if isinstance(leaf, Tensor)]
+    nothing = [leaf.reshape(-1)[:0].sum(dtype=torch.float32) for leaf in leaves]
+    return sum(nothing[1:], nothing[0])
