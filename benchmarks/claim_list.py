@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,10 +17,13 @@ class Claim:
         sentence: what is claimed, and what would refute it.
         configs: label in table and chart -> config file below the repository.
         metrics: column title -> key in MMEngine's scalars, in [0, 1].
+        steps: column title -> training step whose value it shows; the last one where none is given.
+            The chart has a panel for each column without a step.
         decisive: the two labels that ``--quick`` trains: ours, then the baseline.
         readme: the file that shows table and chart between the markers of the claim's name.
         seeds: number of seeds of the full grid.
         data: environment variable that names a data set which is not generated.
+        figures: whether it reads the generated figures, which are written before the first run.
     """
 
     name: str
@@ -31,6 +34,8 @@ class Claim:
     readme: str
     seeds: int = 3
     data: str | None = None
+    figures: bool = True
+    steps: dict[str, int] = field(default_factory=dict)
 
     @property
     def chart(self) -> Path:
@@ -38,6 +43,12 @@ class Claim:
 
 
 _SIMCC = 'configs/pose/simcc'
+_IMBALANCE = 'configs/pose/imbalance'
+_GRMI = 'configs/pose/grmi'
+_HEATMAP = 'configs/pose/heatmap'
+_WING = 'configs/pose/wing'
+_POSE_README = 'configs/pose/README.md'
+_PCK = {'PCK@.05': 'pck@.05/PCK', 'PCK@.02': 'pck@.02/PCK'}
 
 _CLAIMS = (
     Claim(
@@ -66,6 +77,137 @@ _CLAIMS = (
         readme=f'{_SIMCC}/README.md',
         seeds=1,
         data='MIRROR_MOUSE',
+        figures=False,
+    ),
+    Claim(
+        name='imbalance',
+        sentence=(
+            'With a prior of .01 and one pixel in 5,918 foreground, focal loss learns faster than '
+            'binary cross-entropy; it ends no better. Without a prior both fail.'
+        ),
+        configs={
+            'focal': f'{_IMBALANCE}/dots-focal_mini_fcn_178x133.py',
+            'BCE': f'{_IMBALANCE}/dots-bce_mini_fcn_178x133.py',
+            'BCE, prior 1/5918': f'{_IMBALANCE}/dots-bce-rate-prior_mini_fcn_178x133.py',
+            'focal, no prior': f'{_IMBALANCE}/dots-focal-no-prior_mini_fcn_178x133.py',
+            'BCE, no prior': f'{_IMBALANCE}/dots-bce-no-prior_mini_fcn_178x133.py',
+        },
+        metrics={
+            'AP at 120': 'pixel/AP',
+            'AP': 'pixel/AP',
+            'F1': 'pixel/F1',
+            'largest probability': 'pixel/max_prob',
+        },
+        steps={'AP at 120': 120},
+        decisive=('focal', 'BCE'),
+        readme=f'{_IMBALANCE}/README.md',
+        figures=False,
+    ),
+    Claim(
+        name='sparse-text',
+        sentence=(
+            'On text that covers 1.7 % of the pixels, cross-entropy with hard negative mining, '
+            'with or without Dice, learns faster than plain cross-entropy.'
+        ),
+        configs={
+            'OHEM + Dice': f'{_IMBALANCE}/stripes-ohem-dice_mini_fcn_96x96.py',
+            'OHEM': f'{_IMBALANCE}/stripes-ohem_mini_fcn_96x96.py',
+            'BCE': f'{_IMBALANCE}/stripes-bce_mini_fcn_96x96.py',
+            'BCE, prior .01': f'{_IMBALANCE}/stripes-bce-prior_mini_fcn_96x96.py',
+        },
+        metrics={'F1 at 60': 'pixel/F1', 'F1': 'pixel/F1', 'AP': 'pixel/AP'},
+        steps={'F1 at 60': 60},
+        decisive=('OHEM + Dice', 'BCE'),
+        readme=f'{_IMBALANCE}/README.md',
+        figures=False,
+    ),
+    Claim(
+        name='heatmap-offset',
+        sentence='Offsets to the keypoint make coarse maps of the same network far more precise.',
+        configs={
+            '7x7 disks + offsets, Hough voting': f'{_GRMI}/grmi_mini_tiny-res_figures-56x56-7.py',
+            '7x7 disks + offsets, argmax': f'{_GRMI}/grmi-argmax_mini_tiny-res_figures-56x56-7.py',
+            '7x7 disks alone': f'{_GRMI}/grmi-disk_mini_tiny-res_figures-56x56-7.py',
+            '7x7 Gaussian, MSE': f'{_GRMI}/td-hm_mini_tiny-res_figures-56x56-7.py',
+            '14x14 disks + offsets, Hough voting': (
+                f'{_GRMI}/grmi_mini_tiny-res_figures-56x56-14.py'
+            ),
+            '14x14 disks + offsets, argmax': (
+                f'{_GRMI}/grmi-argmax_mini_tiny-res_figures-56x56-14.py'
+            ),
+            '14x14 disks alone': f'{_GRMI}/grmi-disk_mini_tiny-res_figures-56x56-14.py',
+            '14x14 Gaussian, MSE': f'{_HEATMAP}/hm-mse_mini_tiny-res_figures-56x56-14.py',
+        },
+        metrics=_PCK,
+        decisive=('7x7 disks + offsets, Hough voting', '7x7 disks alone'),
+        readme=_POSE_README,
+    ),
+    Claim(
+        name='softmax-heatmap',
+        sentence='At a short budget softmax cross-entropy over the map beats MSE.',
+        configs={
+            'softmax, Gaussian label': (
+                f'{_HEATMAP}/hm-spatial-softmax_mini_tiny-res_figures-56x56-14.py'
+            ),
+            'softmax, one-hot label': (
+                f'{_HEATMAP}/hm-spatial-softmax-onehot_mini_tiny-res_figures-56x56-14.py'
+            ),
+            'MSE': f'{_HEATMAP}/hm-mse_mini_tiny-res_figures-56x56-14.py',
+        },
+        metrics=_PCK,
+        decisive=('softmax, Gaussian label', 'MSE'),
+        readme=_POSE_README,
+    ),
+    Claim(
+        name='heatmap-losses',
+        sentence='The other heatmap losses on the same network and budget.',
+        configs={
+            'Gaussian focal': f'{_HEATMAP}/hm-gaussian-focal_mini_tiny-res_figures-56x56-14.py',
+            'sigmoid focal': f'{_HEATMAP}/hm-focal_mini_tiny-res_figures-56x56-14.py',
+            '5 balanced BCE + Dice': (
+                f'{_HEATMAP}/hm-balanced-bce-dice_mini_tiny-res_figures-56x56-14.py'
+            ),
+            'pixel softmax': f'{_HEATMAP}/hm-pixel-softmax_mini_tiny-res_figures-56x56-14.py',
+            'AdaptiveWing': f'{_WING}/hm-awing_mini_tiny-res_figures-56x56-14.py',
+        },
+        metrics=_PCK,
+        decisive=('Gaussian focal', 'AdaptiveWing'),
+        readme=_POSE_README,
+    ),
+    Claim(
+        name='regression',
+        sentence='Direct regression is the weakest; Wing needs pixels, not coordinates in [0, 1].',
+        configs={
+            'L1': f'{_WING}/reg-l1_mini_tiny-res_figures-56x56.py',
+            'SmoothL1': f'{_WING}/reg-smooth-l1_mini_tiny-res_figures-56x56.py',
+            'L2': f'{_WING}/reg-l2_mini_tiny-res_figures-56x56.py',
+            'Wing in pixels': f'{_WING}/reg-wing-px_mini_tiny-res_figures-56x56.py',
+            'Wing in [0, 1]': f'{_WING}/reg-wing-unit_mini_tiny-res_figures-56x56.py',
+        },
+        metrics=_PCK,
+        decisive=('Wing in pixels', 'L1'),
+        readme=_POSE_README,
+    ),
+    Claim(
+        name='heatmap-mouse',
+        sentence='The same on real frames (72 of them to train on).',
+        configs={
+            'softmax 16x16': (
+                f'{_HEATMAP}/hm-spatial-softmax_mini_tiny-res_mirror-mouse-64x64-16.py'
+            ),
+            'MSE 16x16': f'{_HEATMAP}/hm-mse_mini_tiny-res_mirror-mouse-64x64-16.py',
+            'disks + offsets 8x8': f'{_GRMI}/grmi_mini_tiny-res_mirror-mouse-64x64.py',
+            'regression, L1': f'{_WING}/reg-l1_mini_tiny-res_mirror-mouse-64x64.py',
+            'regression, Wing in pixels': (
+                f'{_WING}/reg-wing-px_mini_tiny-res_mirror-mouse-64x64.py'
+            ),
+        },
+        metrics=_PCK,
+        decisive=('softmax 16x16', 'MSE 16x16'),
+        readme=_POSE_README,
+        seeds=1,
+        data='MIRROR_MOUSE',
+        figures=False,
     ),
 )
 CLAIMS = {claim.name: claim for claim in _CLAIMS}

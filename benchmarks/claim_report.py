@@ -45,7 +45,10 @@ def make_table(claim: Claim, by_label: dict[str, list[Result]]) -> str:
     for label, results in by_label.items():
         if not results:
             continue
-        cells = [_mean_and_spread(results, key) for key in claim.metrics.values()]
+        cells = [
+            _mean_and_spread(results, key, claim.steps.get(title))
+            for title, key in claim.metrics.items()
+        ]
         steps = results[0]['curves'][next(iter(claim.metrics.values()))][-1][0]
         seconds = statistics.median(result['seconds'] for result in results)
         budget = [str(len(results)), f'{steps:,}', f'{seconds:.0f} s']
@@ -53,11 +56,15 @@ def make_table(claim: Claim, by_label: dict[str, list[Result]]) -> str:
     return '\n'.join(lines)
 
 
-def _mean_and_spread(results: list[Result], key: str) -> str:
-    values = [100 * result['curves'][key][-1][1] for result in results]
+def _mean_and_spread(results: list[Result], key: str, step: int | None) -> str:
+    values = [100 * _value_at(result['curves'][key], step) for result in results]
     if len(values) == 1:
         return f'{values[0]:.1f}'
     return f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
+
+
+def _value_at(curve: list[tuple[int, float]], step: int | None) -> float:
+    return curve[-1][1] if step is None else dict(curve)[step]
 
 
 def draw_chart(claim: Claim, by_label: dict[str, list[Result]], file: Path) -> None:
@@ -67,10 +74,9 @@ def draw_chart(claim: Claim, by_label: dict[str, list[Result]], file: Path) -> N
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, len(claim.metrics), figsize=(3.6 * len(claim.metrics), 3.2), squeeze=False
-    )
-    for axis, (title, key) in zip(axes[0], claim.metrics.items()):
+    panels = {title: key for title, key in claim.metrics.items() if title not in claim.steps}
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.2), squeeze=False)
+    for axis, (title, key) in zip(axes[0], panels.items()):
         for label, results in by_label.items():
             steps = [step for step, _ in results[0]['curves'][key]]
             values = [[100 * value for _, value in r['curves'][key]] for r in results]

@@ -145,9 +145,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_choice('claims', 'NAME', name, CLAIMS)
     names = [name for name in args.names or CLAIMS if args.report_only or has_data(CLAIMS[name])]
     if not args.report_only:
-        from mmloss_plugins.datasets.figures import generate_figures
+        if any(CLAIMS[name].figures for name in names):
+            from mmloss_plugins.datasets.figures import generate_figures
 
-        generate_figures(data_folder() / 'figures')
+            generate_figures(data_folder() / 'figures')
         train_all(plan(names, args.quick, args.seeds), args.jobs)
     for name in names:
         print(write_report(CLAIMS[name], RESULTS / name, update_readme=not args.quick))

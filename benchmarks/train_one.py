@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import describe_environment
-from mmloss_plugins.visualization.curves import read_scalars
+from mmloss_plugins.visualization.curves import Scalars, read_scalars
 
 
 def fingerprint(config: str) -> str:
@@ -53,6 +53,11 @@ def train(config: str, seed: int, work_dir: Path) -> None:
     Runner.from_cfg(cfg).train()
 
 
+def metric_names(scalars: Scalars) -> list[str]:
+    """Return the names of all validation metrics, which have a prefix where times have none."""
+    return list(dict.fromkeys(name for row in scalars.val for name in row if '/' in name))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config')
@@ -70,7 +75,7 @@ def main() -> None:
         seed=args.seed,
         seconds=round(time.time() - begin, 1),
         threads=os.environ.get('OMP_NUM_THREADS'),
-        curves={key: list(zip(*scalars.series(key))) for key in scalars.metrics()},
+        curves={key: list(zip(*scalars.series(key))) for key in metric_names(scalars)},
         environment=describe_environment(),
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)

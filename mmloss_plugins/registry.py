@@ -28,8 +28,9 @@ MODELS = Registry(
     scope=SCOPE,
     locations=['mmloss_plugins.losses', 'mmloss_plugins.heads', 'mmloss_plugins.models'],
 )
+# A module, not the package: that one is imported without PyTorch by the generator of the figures.
 DATASETS = Registry(
-    'dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['mmloss_plugins.datasets']
+    'dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['mmloss_plugins.datasets.pixels']
 )
 METRICS = Registry(
     'metric', parent=MMENGINE_METRICS, scope=SCOPE, locations=['mmloss_plugins.metrics']

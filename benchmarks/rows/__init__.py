@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-FAMILIES = ('simcc',)
+FAMILIES = ('balanced_bce', 'focal', 'offset_heatmap', 'simcc')

@@ -1,5 +1,6 @@
 """Keypoint codecs: encode labels and decode predictions, in numpy, one sample at a time."""
 
+from .offset_heatmap import OffsetHeatmap
 from .simcc_label import SimCCLabel
 
-__all__ = ['SimCCLabel']
+__all__ = ['OffsetHeatmap', 'SimCCLabel']

@@ -5,4 +5,7 @@ from mmloss_plugins.registry import MMPOSE_CODECS
 __all__ = []
 
 if MMPOSE_CODECS is not None:
-    pass
+    from mmloss_plugins.heads.heatmap import HeatmapHead
+    from mmloss_plugins.heads.offset_heatmap import OffsetHeatmapHead
+
+    __all__ += ['HeatmapHead', 'OffsetHeatmapHead']

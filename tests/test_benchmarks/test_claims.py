@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
 import pytest
+from mmengine.config import Config
 
 from benchmarks import claims
 from benchmarks.claim_list import CLAIMS, ROOT, Claim
 from benchmarks.claim_report import make_table, write_report
+from mmloss_plugins.datasets import figures as figure_files
 
 MINI = ROOT / 'configs/pose/simcc/simcc_mini_tiny-res_figures-64x64.py'
 SHORT = """
@@ -88,6 +91,29 @@ def test_table_gives_mean_and_spread_over_seeds(grid):
     assert last == '| ours | 60.0 ± 10.0 | 3 | 2,000 | 60 s |'
 
 
+def test_column_of_a_step_shows_the_value_there(grid):
+    claim = dataclasses.replace(
+        grid, metrics={'early': 'x/AP', 'AP': 'x/AP'}, steps={'early': 1000}
+    )
+    results = [
+        dict(curves={'x/AP': [(1000, early), (2000, 0.9)]}, seconds=60.0) for early in (0.1, 0.3)
+    ]
+    last = make_table(claim, {'ours': results}).splitlines()[-1]
+    assert last == '| ours | 20.0 ± 14.1 | 90.0 ± 0.0 | 2 | 2,000 | 60 s |'
+
+
+def test_figures_are_written_for_the_claims_that_read_them_alone(grid, tmp_path, monkeypatch):
+    monkeypatch.setenv('MMLOSS_DATA', str(tmp_path / 'data'))
+    monkeypatch.setattr(claims, 'train_all', lambda runs, jobs: None)
+    monkeypatch.setattr(figure_files, 'generate_figures', lambda folder: folder.mkdir(parents=True))
+    monkeypatch.setitem(claims.CLAIMS, 'short', dataclasses.replace(grid, figures=False))
+    assert claims.main(['short', '--quick']) == 0
+    assert not (tmp_path / 'data').exists()
+    monkeypatch.setitem(claims.CLAIMS, 'short', grid)
+    assert claims.main(['short', '--quick']) == 0
+    assert (tmp_path / 'data' / 'figures').is_dir()
+
+
 def test_claim_without_its_data_is_skipped_with_a_reason(monkeypatch, capsys):
     monkeypatch.delenv('MIRROR_MOUSE', raising=False)
     assert not claims.has_data(CLAIMS['simcc-mouse'])
@@ -104,7 +130,19 @@ def test_every_claim_names_existing_files_and_its_decisive_configs():
     for claim in CLAIMS.values():
         assert set(claim.decisive) <= set(claim.configs)
         assert all((ROOT / config).is_file() for config in claim.configs.values())
+        # The chart has a panel per metric, the table a column for its last value.
+        last = [key for title, key in claim.metrics.items() if title not in claim.steps]
+        assert set(last) == set(claim.metrics.values())
+        assert set(claim.steps) <= set(claim.metrics)
         text = (ROOT / claim.readme).read_text()
         assert text.index(f'<!-- claim {claim.name}: begin -->') < text.index(
             f'<!-- claim {claim.name}: end -->'
         )
+
+
+def test_every_step_of_a_column_is_validated():
+    for claim in CLAIMS.values():
+        for config in claim.configs.values() if claim.steps else ():
+            train = Config.fromfile(ROOT / config).train_cfg
+            assert all(step % train.val_interval == 0 for step in claim.steps.values())
+            assert max(claim.steps.values()) < train.max_iters

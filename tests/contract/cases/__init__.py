@@ -6,6 +6,26 @@ The README of tests explains the fields. Every law then runs on every variant of
 from __future__ import annotations
 
 from tests.contract.case import Case
-from tests.contract.cases import simcc
+from tests.contract.cases import (
+    balanced_bce,
+    boxes,
+    dice,
+    focal,
+    heatmap,
+    offset_heatmap,
+    regression,
+    simcc,
+    wing,
+)
 
-CASES: dict[str, Case] = {**simcc.CASES}
+CASES: dict[str, Case] = {
+    **balanced_bce.CASES,
+    **dice.CASES,
+    **boxes.CASES,
+    **focal.CASES,
+    **heatmap.CASES,
+    **offset_heatmap.CASES,
+    **regression.CASES,
+    **simcc.CASES,
+    **wing.CASES,
+}
