@@ -75,7 +75,7 @@ setup(
     extras_require={
         'mmpose': ['mmpose>=1.0,<2.0', MMCV],
         'mmdet': ['mmdet>=3.0,<4.0', MMCV],
-        'claims': ['matplotlib'],
+        'claims': ['matplotlib', 'scikit-learn'],
         'dev': ['hypothesis', 'mypy', 'psutil', 'pytest', 'pytest-timeout', 'ruff'],
     },
     cmdclass={'build_py': BuildWithMim},

@@ -75,7 +75,9 @@ def draw_chart(claim: Claim, by_label: dict[str, list[Result]], file: Path) -> N
     import matplotlib.pyplot as plt
 
     panels = {title: key for title, key in claim.metrics.items() if title not in claim.steps}
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.2), squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3.6 * len(panels), 3.5), squeeze=False, layout='constrained'
+    )
     for axis, (title, key) in zip(axes[0], panels.items()):
         for label, results in by_label.items():
             steps = [step for step, _ in results[0]['curves'][key]]
@@ -86,8 +88,13 @@ def draw_chart(claim: Claim, by_label: dict[str, list[Result]], file: Path) -> N
             axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2)
         axis.set(title=f'{title} (%)', xlabel='training step')
         axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
-    figure.tight_layout()
+        for column, step in claim.steps.items():
+            if claim.metrics[column] == key:
+                axis.axvline(step, color='grey', linestyle=':', linewidth=1)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    # Below the panels: inside one it would hide a curve.
+    per_row = min(len(labels), 2 * len(panels))
+    figure.legend(handles, labels, loc='outside lower center', ncols=per_row, fontsize=8)
     figure.savefig(file, dpi=110)
     plt.close(figure)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from mmloss_plugins.registry import METRICS
 class PixelAveragePrecision(BaseMetric):
     """Average precision over all pixels, F1 at a threshold, and the largest probability.
 
-    - ``pixel/AP``: :func:`average_precision` of all pixels of all images together;
-    - ``pixel/F1``: of ``prob > threshold``; 0 if no pixel is that probable;
+    - ``pixel/AP``: scikit-learn's ``average_precision_score`` of all pixels of all images together;
+    - ``pixel/F1``: its ``f1_score`` of ``prob > threshold``; 0 if no pixel is that probable;
     - ``pixel/max_prob``: a network that calls everything background shows here.
 
     AP and F1 are NaN if no pixel of the set is foreground. Five bytes per pixel are kept.
@@ -28,6 +29,7 @@ class PixelAveragePrecision(BaseMetric):
         prefix (str, optional): takes the place of 'pixel'.
 
     Raises:
+        ImportError: scikit-learn is missing.
         ValueError: ``threshold`` is not between 0 and 1.
     """
 
@@ -43,6 +45,7 @@ class PixelAveragePrecision(BaseMetric):
                 message(what, 'threshold', 'be between 0 and 1', threshold, 'Take for instance 0.5')
             )
         self.threshold = threshold
+        require_scikit_learn()
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep ``prob`` and ``target`` (tensors of one shape) of each sample."""
@@ -52,45 +55,27 @@ class PixelAveragePrecision(BaseMetric):
 
     def compute_metrics(self, results: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """Return AP, F1 and max_prob of all samples."""
+        from sklearn.metrics import average_precision_score, f1_score
+
         prob = np.concatenate([prob for prob, _ in results])
         target = np.concatenate([target for _, target in results])
+        values = {'max_prob': float(prob.max())}
+        if not target.any():
+            return {'AP': float('nan'), 'F1': float('nan'), **values}
         return {
-            'AP': average_precision(prob, target),
-            'F1': f1_score(prob > self.threshold, target),
-            'max_prob': float(prob.max()),
+            'AP': float(average_precision_score(target, prob)),
+            'F1': float(f1_score(target, prob > self.threshold, zero_division=0)),
+            **values,
         }
 
 
-def average_precision(score: np.ndarray, target: np.ndarray) -> float:
-    """Return the area under the precision-recall curve as a sum of steps.
+def require_scikit_learn() -> None:
+    """Refuse to start a run whose first validation would find scikit-learn missing.
 
-    The mean over the positives of the precision at their score. Elements of one score enter
-    together, so that their order does not matter; ``sklearn.metrics.average_precision_score`` has
-    the same definition.
-
-    Args:
-        score: any order of confidence, shape (N,).
-        target: boolean, shape (N,).
-
-    Returns:
-        float: from 0 to 1; NaN without a positive.
-
-    Example:
-        >>> round(average_precision(np.array([0.9, 0.8, 0.7]), np.array([True, False, True])), 4)
-        0.8333
+    Raises:
+        ImportError: it is missing.
     """
-    order = np.argsort(score)[::-1]
-    score, target = score[order], target[order]
-    if not target.any():
-        return float('nan')
-    last_of_score = np.append(score[1:] != score[:-1], True)
-    hits = np.cumsum(target)[last_of_score]
-    precision = hits / (np.flatnonzero(last_of_score) + 1)
-    return float(np.sum(np.diff(hits, prepend=0) * precision) / hits[-1])
-
-
-def f1_score(found: np.ndarray, target: np.ndarray) -> float:
-    """Return the harmonic mean of precision and recall of boolean (N,); NaN without a positive."""
-    if not target.any():
-        return float('nan')
-    return float(2 * np.sum(found & target) / (found.sum() + target.sum()))
+    if find_spec('sklearn') is None:
+        rule = 'be installed for the metric of the imbalance minis'
+        step = "Run pip install 'mmloss-plugins[claims]'"
+        raise ImportError(message('PixelAveragePrecision', 'scikit-learn', rule, 'none', step))

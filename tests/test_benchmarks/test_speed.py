@@ -68,7 +68,7 @@ class FakeStopwatch:
 
 
 def test_a_tiny_grid_runs_end_to_end_and_writes_valid_json(tiny_family, tmp_path, capsys):
-    assert speed.main(['--out', str(tmp_path), '--repeats', '2']) == 0
+    assert speed.main(['--out', str(tmp_path), '--repeats', '2'], ['simcc']) == 0
     stored = json.loads((tmp_path / 'speed-simcc-cpu.json').read_text())
     assert stored['family'] == 'simcc'
     assert list(stored['rows']) == ['kl_discret_float32', 'encode', 'decode']
@@ -107,10 +107,10 @@ def test_a_finished_row_is_kept_and_the_others_are_measured(tiny_family, tmp_pat
     monkeypatch.setattr(speed, 'measure', measure)
     command = ['--out', str(tmp_path), '--repeats', '2']
     with pytest.raises(KeyboardInterrupt):
-        speed.main(command)
-    assert speed.main(command) == 0
+        speed.main(command, ['simcc'])
+    assert speed.main(command, ['simcc']) == 0
     assert measured == ['kl_discret_float32', 'encode', 'decode', 'decode']
-    assert speed.main([*command[:-1], '3']) == 0
+    assert speed.main([*command[:-1], '3'], ['simcc']) == 0
     assert measured[4:] == ['kl_discret_float32', 'encode', 'decode']
 
 

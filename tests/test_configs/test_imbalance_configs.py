@@ -23,6 +23,7 @@ PRIORS = {
     'dots-bce-no-prior_mini_fcn_178x133': 'dots-bce_mini_fcn_178x133',
     'dots-bce-rate-prior_mini_fcn_178x133': 'dots-bce_mini_fcn_178x133',
     'stripes-bce-prior_mini_fcn_96x96': 'stripes-bce_mini_fcn_96x96',
+    'stripes-ohem-prior_mini_fcn_96x96': 'stripes-ohem_mini_fcn_96x96',
 }
 
 

@@ -1,4 +1,4 @@
-"""Pixel AP against values by hand, a loop over thresholds, and scikit-learn where it is there."""
+"""Pixel AP against values by hand and a loop over thresholds."""
 
 from __future__ import annotations
 
@@ -7,45 +7,49 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.registry import METRICS as ROOT
 
-from mmloss_plugins.metrics import PixelAveragePrecision
-from mmloss_plugins.metrics.pixel_average_precision import average_precision, f1_score
+from mmloss_plugins.metrics import PixelAveragePrecision, pixel_average_precision
 
 
 def evaluate(samples, **options):
     metric = PixelAveragePrecision(**options)
     for prob, target in samples:
-        metric.process(None, [dict(prob=torch.tensor(prob), target=torch.tensor(target))])
+        metric.process(None, [dict(prob=torch.as_tensor(prob), target=torch.as_tensor(target))])
     return metric.evaluate(size=len(samples))
+
+
+def values_of(prob, target, **options):
+    return evaluate([([[prob]], [[target]])], **options)
 
 
 class TestByHand:
     def test_two_positives(self):
         # Positives at ranks 1 and 3: the mean of 1/1 and 2/3.
-        score, target = np.array([0.9, 0.8, 0.7, 0.1]), np.array([1, 0, 1, 0], dtype=bool)
-        assert average_precision(score, target) == pytest.approx(5 / 6)
+        values = values_of([0.9, 0.8, 0.7, 0.1], [1.0, 0.0, 1.0, 0.0])
+        assert values['pixel/AP'] == pytest.approx(5 / 6)
 
     def test_ties_enter_together(self):
         # Both precisions are 2/4, whatever the order.
-        for order in ([1, 1, 0, 0], [0, 0, 1, 1]):
-            assert average_precision(np.full(4, 0.3), np.array(order, dtype=bool)) == 0.5
+        for order in ([1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]):
+            assert values_of([0.3] * 4, order)['pixel/AP'] == 0.5
 
     def test_perfect_worst_and_none(self):
-        score = np.arange(10.0)
-        assert average_precision(score, score > 6) == 1
+        score = np.arange(10) / 10
+        assert values_of(score, (score > 0.6).astype(float))['pixel/AP'] == 1
         # The one positive comes last of ten.
-        assert average_precision(score, score == 0) == pytest.approx(0.1)
-        assert math.isnan(average_precision(score, score > 10))
+        assert values_of(score, (score == 0).astype(float))['pixel/AP'] == pytest.approx(0.1)
+        values = values_of(score, np.zeros(10))
+        assert math.isnan(values['pixel/AP'])
+        assert math.isnan(values['pixel/F1'])
 
     def test_f1(self):
-        found, target = np.array([1, 1, 1, 0], dtype=bool), np.array([1, 0, 0, 1], dtype=bool)
         # One hit, precision 1/3, recall 1/2: 2 * 1 / (3 + 2).
-        assert f1_score(found, target) == pytest.approx(0.4)
-        assert f1_score(np.zeros(4, dtype=bool), target) == 0
-        assert math.isnan(f1_score(found, np.zeros(4, dtype=bool)))
+        target = [1.0, 0.0, 0.0, 1.0]
+        assert values_of([0.9, 0.8, 0.7, 0.1], target)['pixel/F1'] == pytest.approx(0.4)
+        assert values_of([0.1] * 4, target)['pixel/F1'] == 0
 
 
 SCORED = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=40).filter(
@@ -64,18 +68,18 @@ def loop_over_thresholds(score, target):
 
 
 @given(SCORED)
+@settings(max_examples=40, deadline=None)
 def test_equals_a_loop_over_thresholds(pairs):
     score, target = zip(*pairs)
     expected = loop_over_thresholds(score, target)
-    assert average_precision(np.array(score) / 6, np.array(target)) == pytest.approx(expected)
+    values = values_of(np.array(score) / 6, np.array(target, dtype=float))
+    assert values['pixel/AP'] == pytest.approx(expected)
 
 
-def test_equals_scikit_learn():
-    reference = pytest.importorskip('sklearn.metrics').average_precision_score
-    rng = np.random.default_rng(0)
-    target = rng.random(5000) < 0.01
-    score = np.round(rng.random(5000) + target, 2).astype(np.float32)
-    assert average_precision(score, target) == pytest.approx(reference(target, score), abs=1e-9)
+def test_missing_scikit_learn_is_said_before_the_run(monkeypatch):
+    monkeypatch.setattr(pixel_average_precision, 'find_spec', lambda name: None)
+    with pytest.raises(ImportError, match=r'scikit-learn must be installed .*\[claims\]'):
+        PixelAveragePrecision()
 
 
 class TestMetric:

@@ -1,5 +1,5 @@
 # The sum of DBNet, 5 * balanced BCE + Dice, on disks of radius 1.2 cells.
-_base_ = './hm-mse_mini_tiny-res_figures-56x56-14.py'
+_base_ = './hm-focal_mini_tiny-res_figures-56x56-14.py'
 
 loss = dict(
     _delete_=True,
@@ -10,4 +10,4 @@ loss = dict(
     ),
     weights=dict(balanced_bce=5.0, dice=1.0),
 )
-model = dict(head=dict(activation='sigmoid', target_threshold=0.5, loss=loss))
+model = dict(head=dict(loss=loss))

@@ -2,7 +2,7 @@ _base_ = ['../../_base_/mirror_mouse_64x64.py', '../../_base_/tiny_pose_700_14x1
 
 # Labels at the true position and a decoder that finds it: MSRAHeatmap rounds both to whole cells.
 codec = dict(
-    type='UDPHeatmap', input_size=(64, 64), heatmap_size=(16, 16), sigma=1, blur_kernel_size=3
+    type='UDPHeatmap', input_size=(64, 64), heatmap_size=(16, 16), sigma=0.5, blur_kernel_size=3
 )
 model = dict(
     head=dict(

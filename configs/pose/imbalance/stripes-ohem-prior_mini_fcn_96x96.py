@@ -1,0 +1,3 @@
+_base_ = './stripes-ohem_mini_fcn_96x96.py'
+
+model = dict(prior_prob=0.01)
