@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmloss_plugins.errors import check_choice, message
-from mmloss_plugins.functional.closed_form import finish_gradient
+from mmloss_plugins.functional.closed_form import SlopeFunction
 from mmloss_plugins.functional.debug import value_checks_enabled
 from mmloss_plugins.functional.shapes import check_same_shape
 
@@ -350,7 +350,7 @@ def _rowwise(equation: Equation, pred: Tensor, target: Tensor, eps: float) -> Te
     return loss  # type: ignore[no-any-return]
 
 
-class _Rowwise(torch.autograd.Function):
+class _Rowwise(SlopeFunction):
     """A loss (N,) of boxes (N, 4) that keeps one tensor, its gradient, for backward."""
 
     @staticmethod
@@ -362,20 +362,3 @@ class _Rowwise(torch.autograd.Function):
         pair = measure(pred, target, eps)
         loss, slopes = equation(pair)
         return loss, _assemble(slopes, pair, pred, target)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
-        ctx.dtype = inputs[0].dtype
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_output, _):  # type: ignore[no-untyped-def]
-        if grad_output is None:
-            return None, None, None, None
-        (slope,) = ctx.saved_tensors
-        grad_output = grad_output.unsqueeze(-1)
-        grad = finish_gradient(slope * grad_output, grad_output, ctx.dtype)
-        return grad, None, None, None

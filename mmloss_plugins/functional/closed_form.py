@@ -123,6 +123,33 @@ class _ClosedForm(torch.autograd.Function):
         return None, None, grad, *[None] * ctx.constants
 
 
+class SlopeFunction(torch.autograd.Function):
+    """A loss of parts of a prediction, which keeps one tensor, its gradient, for backward.
+
+    A subclass implements ``forward(pred, ...)`` and returns (loss, slope): the loss has the leading
+    dimensions of ``pred``, and the slope, in the shape of ``pred``, is the derivative of each
+    element with respect to its own part of ``pred``, the only one that it depends on.
+    """
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+        ctx.dtype, ctx.others = inputs[0].dtype, len(inputs) - 1
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_output, _):  # type: ignore[no-untyped-def]
+        if grad_output is None:
+            return None, *[None] * ctx.others
+        (slope,) = ctx.saved_tensors
+        behind = [1] * (slope.dim() - grad_output.dim())
+        grad_output = grad_output.reshape(*grad_output.shape, *behind)
+        grad = finish_gradient(slope * grad_output, grad_output, ctx.dtype)
+        return grad, *[None] * ctx.others
+
+
 def finish_gradient(
     grad: Tensor, grad_output: Tensor, dtype: torch.dtype, silence: bool = True
 ) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmloss_plugins.errors import check_choice, message
-from mmloss_plugins.functional.closed_form import closed_form, finish_gradient
+from mmloss_plugins.functional.closed_form import SlopeFunction, closed_form
 from mmloss_plugins.functional.shapes import check_range, check_same_shape
 
 ORDERS = ('grouped', 'interleaved')
@@ -154,7 +154,7 @@ def disk_offset_huber(
     return loss
 
 
-class _DiskHuber(torch.autograd.Function):
+class _DiskHuber(SlopeFunction):
     @staticmethod
     def forward(
         offsets: Tensor, target: Tensor, disk: Tensor, delta: float
@@ -169,23 +169,6 @@ class _DiskHuber(torch.autograd.Function):
         # The quotient is inf at a distance of 0, where the derivative is that of the parabola.
         slope = (delta / distance).clamp_(max=1).mul_(share)
         return loss, error.mul_(slope.unsqueeze(2))
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
-        ctx.dtype = inputs[0].dtype
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_output, _):  # type: ignore[no-untyped-def]
-        if grad_output is None:
-            return None, None, None, None
-        (slope,) = ctx.saved_tensors
-        grad_output = grad_output[..., None, None, None]
-        grad = finish_gradient(slope * grad_output, grad_output, ctx.dtype)
-        return grad, None, None, None
 
 
 def hough_vote(

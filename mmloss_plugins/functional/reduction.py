@@ -87,10 +87,10 @@ def reduce_loss(
         tensor(1.)
     """
     check_choice(what, 'reduction', reduction, REDUCTIONS)
-    loss = _apply_weight(loss, weight, mask, what)
     if reduction == 'none':
-        return loss
-    return divide(loss.sum(), loss.numel(), reduction, avg_factor, what)
+        return _apply_weight(loss, weight, mask, what)
+    total = _apply_weight(*_sum_alike(loss, weight, mask, what), what).sum()
+    return divide(total, loss.numel(), reduction, avg_factor, what)
 
 
 def divide(
@@ -121,6 +121,32 @@ def divide(
             "Use reduction='mean' or drop avg_factor",
         )
     )
+
+
+def _sum_alike(
+    loss: Tensor, weight: Tensor | None, mask: Tensor | None, what: str
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Sum the elements that share a weight and a mask, the pixels of a keypoint for instance.
+
+    To weight them one by one would take as long as many a loss.
+    """
+    if weight is None and mask is None:
+        return loss, weight, mask
+    if weight is not None:
+        weight = expand_weight(weight, loss.shape, what)
+    if mask is not None:
+        mask = expand_weight(mask, loss.shape, what, 'mask')
+    given = [tensor for tensor in (weight, mask) if tensor is not None]
+    alike = 0
+    while alike < loss.dim() and all(tensor.shape[-1 - alike] == 1 for tensor in given):
+        alike += 1
+    if alike == 0:
+        return loss, weight, mask
+    lead = loss.dim() - alike
+    weight, mask = (
+        None if tensor is None else tensor.reshape(tensor.shape[:lead]) for tensor in (weight, mask)
+    )
+    return loss.sum(tuple(range(lead, loss.dim()))), weight, mask
 
 
 def _apply_weight(loss: Tensor, weight: Tensor | None, mask: Tensor | None, what: str) -> Tensor:
