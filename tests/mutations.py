@@ -3,7 +3,7 @@
     python -m tests.mutations [WORD ...]
 
 prints the table of the README of tests: one run of tests/contract, on one loss, for each mutation
-whose name contains one of the words; without words all of them, and the unbroken copy on all losses.
+whose name contains one of the words; without words all of them, and the unbroken copy.
 """
 
 from __future__ import annotations

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-FAMILIES = ('balanced_bce', 'focal', 'offset_heatmap', 'simcc')
+FAMILIES = ('balanced_bce', 'dropins', 'focal', 'offset_heatmap', 'simcc')

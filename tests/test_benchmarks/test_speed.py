@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -317,3 +318,17 @@ def test_a_result_says_where_it_comes_from_and_names_no_host():
 
     assert socket.gethostname() not in text
     assert str(ROOT) not in text
+
+
+@pytest.mark.parametrize('family', ['balanced_bce', 'dropins', 'focal', 'offset_heatmap'])
+def test_ours_and_the_peers_of_a_row_compute_the_same(family):
+    rows = importlib.import_module(f'benchmarks.rows.{family}').make_rows(CPU, 0)
+    assert len({row.name for row in rows}) == len(rows)
+    for row in rows:
+        assert {contender.role for contender in row.contenders.values()} >= {'ours', 'peer'}
+        steps = {
+            name: contender.build()
+            for name, contender in row.contenders.items()
+            if 'compiled' not in name and contender.factor is not None
+        }
+        harness._check_agreement(row, steps)
