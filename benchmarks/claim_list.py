@@ -127,21 +127,17 @@ _CLAIMS = (
         name='heatmap-offset',
         sentence='Offsets to the keypoint make coarse maps of the same network far more precise.',
         configs={
-            '7x7 disks + offsets, Hough voting': f'{_GRMI}/grmi_mini_tiny-res_figures-56x56-7.py',
-            '7x7 disks + offsets, argmax': f'{_GRMI}/grmi-argmax_mini_tiny-res_figures-56x56-7.py',
-            '7x7 disks alone': f'{_GRMI}/grmi-disk_mini_tiny-res_figures-56x56-7.py',
-            '7x7 Gaussian, MSE': f'{_GRMI}/td-hm_mini_tiny-res_figures-56x56-7.py',
-            '14x14 disks + offsets, Hough voting': (
-                f'{_GRMI}/grmi_mini_tiny-res_figures-56x56-14.py'
-            ),
-            '14x14 disks + offsets, argmax': (
-                f'{_GRMI}/grmi-argmax_mini_tiny-res_figures-56x56-14.py'
-            ),
-            '14x14 disks alone': f'{_GRMI}/grmi-disk_mini_tiny-res_figures-56x56-14.py',
-            '14x14 Gaussian, MSE': f'{_HEATMAP}/hm-mse_mini_tiny-res_figures-56x56-14.py',
+            '7x7 offsets, Hough': f'{_GRMI}/grmi_mini_tiny-res_figures-56x56-7.py',
+            '7x7 offsets, argmax': f'{_GRMI}/grmi-argmax_mini_tiny-res_figures-56x56-7.py',
+            '7x7 disks': f'{_GRMI}/grmi-disk_mini_tiny-res_figures-56x56-7.py',
+            '7x7 Gaussians': f'{_GRMI}/td-hm_mini_tiny-res_figures-56x56-7.py',
+            '14x14 offsets, Hough': (f'{_GRMI}/grmi_mini_tiny-res_figures-56x56-14.py'),
+            '14x14 offsets, argmax': (f'{_GRMI}/grmi-argmax_mini_tiny-res_figures-56x56-14.py'),
+            '14x14 disks': f'{_GRMI}/grmi-disk_mini_tiny-res_figures-56x56-14.py',
+            '14x14 Gaussians': f'{_HEATMAP}/hm-mse_mini_tiny-res_figures-56x56-14.py',
         },
         metrics=_PCK,
-        decisive=('7x7 disks + offsets, Hough voting', '7x7 disks alone'),
+        decisive=('7x7 offsets, Hough', '7x7 disks'),
         readme=_POSE_README,
     ),
     Claim(
@@ -178,7 +174,7 @@ _CLAIMS = (
     ),
     Claim(
         name='regression',
-        sentence='Direct regression is the weakest; Wing needs pixels, not coordinates in [0, 1].',
+        sentence='Direct regression is weaker than maps; Wing beats L1 if its unit is the pixel.',
         configs={
             'L1': f'{_WING}/reg-l1_mini_tiny-res_figures-56x56.py',
             'SmoothL1': f'{_WING}/reg-smooth-l1_mini_tiny-res_figures-56x56.py',
@@ -198,11 +194,9 @@ _CLAIMS = (
                 f'{_HEATMAP}/hm-spatial-softmax_mini_tiny-res_mirror-mouse-64x64-16.py'
             ),
             'MSE 16x16': f'{_HEATMAP}/hm-mse_mini_tiny-res_mirror-mouse-64x64-16.py',
-            'disks + offsets 8x8': f'{_GRMI}/grmi_mini_tiny-res_mirror-mouse-64x64.py',
+            'offsets 8x8': f'{_GRMI}/grmi_mini_tiny-res_mirror-mouse-64x64.py',
             'regression, L1': f'{_WING}/reg-l1_mini_tiny-res_mirror-mouse-64x64.py',
-            'regression, Wing in pixels': (
-                f'{_WING}/reg-wing-px_mini_tiny-res_mirror-mouse-64x64.py'
-            ),
+            'regression, Wing px': (f'{_WING}/reg-wing-px_mini_tiny-res_mirror-mouse-64x64.py'),
         },
         metrics=_PCK,
         decisive=('softmax 16x16', 'MSE 16x16'),

@@ -43,7 +43,8 @@ class Run:
     def work_dir(self) -> Path:
         # The fingerprint keeps a run from resuming the checkpoint of an older config.
         name = f'{self.config.stem}_seed{self.seed}_{fingerprint(str(self.config))}'
-        return WORK_DIRS / name
+        # Two claims that show one config may run at the same time.
+        return WORK_DIRS / self.claim / name
 
     def is_done(self) -> bool:
         result = load_result(self.result)

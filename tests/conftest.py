@@ -31,3 +31,12 @@ def checked_values():
     """Labels that are NaN or negative raise in every test that does not switch this off."""
     with value_checks():
         yield
+
+
+@pytest.fixture
+def mmdet_scope():
+    """MMDetection's heads build their parts in the scope of the run, which other tests leave."""
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield

@@ -164,7 +164,7 @@ MUTATIONS = (
     Mutation(
         'closed form: slope beyond the range of float16',
         'functional/closed_form.py',
-        'grad = grad.clamp(-limit, limit)',
+        'grad = grad.clamp_(-limit, limit)',
         'pass',
         'test_finite_where_every_input_is_extreme',
         'MSELoss',

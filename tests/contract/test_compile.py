@@ -53,7 +53,8 @@ def test_module_with_avg_factor_is_one_graph(subject):
     assert_same(subject, compiled, loss, subject.weight(), avg_factor=torch.tensor(3.0))
 
 
-def test_generated_code_equals_eager(plain):
+@pytest.mark.slow
+def test_generated_code_of_the_whole_module_equals_eager(plain):
     loss = plain.build()
     compiled = torch.compile(loss, fullgraph=True)
     mask = plain.mask()
@@ -70,26 +71,27 @@ def test_compile_argument_of_the_constructor_equals_eager(plain):
             found = loss_and_gradients(compiled, *inputs)
             assert_close(found, loss_and_gradients(eager, *inputs), rtol=1e-5, atol=1e-6)
             assert all(value.isfinite().all() for value in leaves(found))
+    assert_leaves_out_what_is_switched_off(plain, compiled)
 
 
-def test_compile_argument_inside_a_compiled_model_is_one_graph(plain):
-    compiled = torch.compile(plain.build(compile=True), fullgraph=True, backend='aot_eager')
-    assert_same(plain, compiled, plain.build(), plain.weight())
-
-
-def test_compiled_code_leaves_out_elements_switched_off(plain):
+def assert_leaves_out_what_is_switched_off(plain, compiled):
     index = plain.middle()
     weight = torch.ones(plain.shape())
     weight[index] = 0
     pred, target = plain.make()
     for leaf in float_leaves(pred):
         plain.case.select(leaf.data, index).fill_(torch.nan)
-    value, found = loss_and_gradients(plain.build(compile=True), pred, target, weight)
+    value, found = loss_and_gradients(compiled, pred, target, weight)
     assert torch.isfinite(value)
     assert value > 0
     for gradient in found:
         assert (plain.case.select(gradient, index) == 0).all()
         assert torch.isfinite(gradient).all()
+
+
+def test_compile_argument_inside_a_compiled_model_is_one_graph(plain):
+    compiled = torch.compile(plain.build(compile=True), fullgraph=True, backend='aot_eager')
+    assert_same(plain, compiled, plain.build(), plain.weight())
 
 
 @pytest.fixture

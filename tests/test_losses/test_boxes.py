@@ -86,6 +86,7 @@ def test_nan_boxes_without_weight(loss, per_coordinate):
     assert (gradient[[0, 2]] != 0).all()
 
 
+@pytest.mark.usefixtures('mmdet_scope')
 @pytest.mark.parametrize('loss', LOSSES)
 def test_box_head_of_mmdetection(loss):
     """The head decodes and passes weights (N, 4) and avg_factor."""

@@ -120,6 +120,7 @@ def test_type_alone_in_the_regression_head_of_mmpose(loss):
     assert all(p.grad.isfinite().all() and p.grad.any() for p in head.parameters())
 
 
+@pytest.mark.usefixtures('mmdet_scope')
 @pytest.mark.parametrize('loss', LOSSES)
 def test_type_alone_in_a_box_head_of_mmdetection(loss):
     head = BBoxHead(
