@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmloss_plugins.errors import check_choice, message
-from mmloss_plugins.functional.closed_form import CHUNK, closed_form
+from mmloss_plugins.functional.closed_form import CHUNK, closed_form, compute_dtype
 from mmloss_plugins.functional.debug import is_compiling
 from mmloss_plugins.functional.reduction import expand_weight
 from mmloss_plugins.functional.shapes import check_range, check_same_shape
@@ -150,7 +150,7 @@ def hard_negative_share(
     num_positives = _count(keys, largest)
     num_negatives = _count(keys, 0) - num_positives
     wanted = _number_to_mine(num_positives, num_negatives, negative_ratio, fallback_negatives)
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(logits)
     return _share(keys, num_positives + wanted, dtype).reshape(logits.shape)
 
 

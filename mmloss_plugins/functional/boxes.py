@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmloss_plugins.errors import check_choice, message
-from mmloss_plugins.functional.closed_form import SlopeFunction
+from mmloss_plugins.functional.closed_form import SlopeFunction, compute_dtype
 from mmloss_plugins.functional.debug import value_checks_enabled
 from mmloss_plugins.functional.shapes import check_same_shape
 
@@ -357,7 +357,7 @@ class _Rowwise(SlopeFunction):
     def forward(
         pred: Tensor, target: Tensor, equation: Equation, eps: float
     ) -> tuple[Tensor, Tensor]:
-        dtype = torch.float64 if pred.dtype == torch.float64 else torch.float32
+        dtype = compute_dtype(pred)
         pred, target = pred.to(dtype), target.to(dtype)
         pair = measure(pred, target, eps)
         loss, slopes = equation(pair)

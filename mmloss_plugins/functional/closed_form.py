@@ -18,7 +18,8 @@ HALF_LIMIT = torch.finfo(torch.float16).max / 2
 
 # equation(x, *constants, **options) returns an element-wise loss L(x) and its derivative dL/dx, two
 # tensors of x's shape. All tensors it is given have one shape, and x's type: float32 or float64.
-# They belong to the caller: an equation may work in place on its own temporaries alone.
+# They belong to the caller: an equation may work in place on its own temporaries alone, and returns
+# two new tensors, for backward overwrites the derivative.
 Equation = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -92,7 +93,7 @@ class _ClosedForm(torch.autograd.Function):
         if is_compiling() or pred.is_cuda or pred.numel() <= CHUNK:
             loss, grad = _evaluate(equation, pred, constants)
             return (loss.sum() if summed else loss), grad
-        grad = torch.empty_like(pred, dtype=_compute_dtype(pred))
+        grad = torch.empty_like(pred, dtype=compute_dtype(pred))
         loss = grad.new_zeros(()) if summed else torch.empty_like(grad)
         elements = loss.expand(pred.shape)
         for grad_piece, loss_piece, x, *others in _pieces(grad, elements, pred, *constants):
@@ -181,7 +182,7 @@ def _kept_for_later() -> bool:
 
 
 def _evaluate(equation: Equation, pred: Tensor, constants: Any) -> tuple[Tensor, Tensor]:
-    dtype = _compute_dtype(pred)
+    dtype = compute_dtype(pred)
     return equation(pred.to(dtype), *(c.to(dtype) for c in constants))
 
 
@@ -197,5 +198,6 @@ def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield from _pieces(*(piece[0] if rows == 1 else piece for piece in pieces))
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Return what a loss of ``x`` is computed in: half precision cannot hold its sums."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32

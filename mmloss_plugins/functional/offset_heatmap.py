@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmloss_plugins.errors import check_choice, message
-from mmloss_plugins.functional.closed_form import SlopeFunction, closed_form
+from mmloss_plugins.functional.closed_form import SlopeFunction, closed_form, compute_dtype
 from mmloss_plugins.functional.shapes import check_range, check_same_shape
 
 ORDERS = ('grouped', 'interleaved')
@@ -159,7 +159,7 @@ class _DiskHuber(SlopeFunction):
     def forward(
         offsets: Tensor, target: Tensor, disk: Tensor, delta: float
     ) -> tuple[Tensor, Tensor]:
-        dtype = torch.float64 if offsets.dtype == torch.float64 else torch.float32
+        dtype = compute_dtype(offsets)
         error = offsets.to(dtype) - target.to(dtype)
         disk = disk.to(dtype)
         share = disk / disk.sum((-2, -1), keepdim=True).clamp(min=1)
