@@ -24,21 +24,15 @@ From a shell: ``python -m mmloss_plugins.datasets.figures OUT --num-train 2000``
 
 from __future__ import annotations
 
-import argparse
-import errno
-import operator
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from mmloss_plugins.errors import message
-
-from .figures_files import SPLITS, Split
+from .figures_files import Split
+from .generated import checked_integer, run_command, write_splits
+from .generated_files import SPLITS
 
 WHAT = 'generate_figures'
 
@@ -72,23 +66,16 @@ def generate_figures(
         ValueError: a number is out of range, or the folder holds another set.
         OSError: the folder cannot be written, or the disk is full.
     """
-    num_train = _checked('num_train', num_train, 1, 10_000_000)
-    num_val = _checked('num_val', num_val, 1, 10_000_000)
-    image_size = _checked('image_size', image_size, 32, 1024)
-    seed = _checked('seed', seed, 0, 2**63 - 1)
+    num_train = checked_integer(WHAT, 'num_train', num_train, 1, 10_000_000)
+    num_val = checked_integer(WHAT, 'num_val', num_val, 1, 10_000_000)
+    image_size = checked_integer(WHAT, 'image_size', image_size, 32, 1024)
+    seed = checked_integer(WHAT, 'seed', seed, 0, 2**63 - 1)
     out = Path(out_dir)
     splits = [
         Split(out, name, num, image_size, seed) for name, num in zip(SPLITS, (num_train, num_val))
     ]
-    try:
-        # Every split is looked at before one is written: a refused call changes nothing.
-        plans = [(split, *split.state()) for split in splits]
-        total = sum(len(todo) for _, _, todo in plans)
-        with _progress(total, progress) as advance:
-            for split, annotations, todo in plans:
-                split.complete(annotations, todo, advance)
-    except OSError as error:
-        raise _unwritable(out, error) from error
+    room = 'a set of 2,400 images of 128 x 128 takes 90 MB'
+    write_splits(WHAT, out, splits, progress, room)
     return out
 
 
@@ -105,99 +92,14 @@ def render_figure(rng: np.random.Generator, image_size: int = 128) -> tuple[np.n
     """
     from .figures_scene import render_scene
 
-    scene = render_scene(rng, _checked('image_size', image_size, 32, 1024))
+    scene = render_scene(rng, checked_integer(WHAT, 'image_size', image_size, 32, 1024))
     return scene.image, scene.keypoints
-
-
-def _checked(name: str, value: int, low: int, high: int) -> int:
-    rule = f'be an integer from {low} to {high}'
-    if isinstance(value, bool) or not hasattr(value, '__index__'):
-        raise TypeError(message(WHAT, name, rule, repr(value), f'Pass {name} as an int'))
-    number = operator.index(value)
-    if not low <= number <= high:
-        raise ValueError(message(WHAT, name, rule, number, f'Choose {name} in this range'))
-    return number
-
-
-@contextmanager
-def _progress(total: int, shown: bool) -> Iterator[Callable[[], None]]:
-    """Yield a function to call after each image; keeps OpenCV on one thread meanwhile."""
-    if not total:
-        yield lambda: None
-        return
-    import cv2
-
-    threads = cv2.getNumThreads()
-    # Small pictures: waking threads costs more than they save.
-    cv2.setNumThreads(1)
-    try:
-        yield _bar(total) if shown else lambda: None
-    finally:
-        cv2.setNumThreads(threads)
-
-
-def _bar(total: int) -> Callable[[], None]:
-    """Return a function that moves MMEngine's bar: often on a terminal, seldom in a log."""
-    from mmengine.utils import ProgressBar
-
-    terminal = sys.stderr.isatty()
-    pause, ending = (0.2, '') if terminal else (3.0, '\n')
-    bar = None
-    waiting, last = 0, time.monotonic()
-
-    def advance() -> None:
-        nonlocal bar, waiting, last
-        # Not before the first image: a folder that cannot be written gets no bar.
-        bar = bar or ProgressBar(total, bar_width=30, file=sys.stderr)
-        waiting += 1
-        finished = bar.completed + waiting >= total
-        if not finished and time.monotonic() - last < pause:
-            return
-        bar.update(waiting)
-        sys.stderr.write('\n' if finished else ending)
-        sys.stderr.flush()
-        waiting, last = 0, time.monotonic()
-
-    return advance
-
-
-def _unwritable(out: Path, error: OSError) -> OSError:
-    got = f"'{out}' ({error.strerror or error})"
-    step = (
-        'Free some space (a set of 2,400 images of 128 x 128 takes 90 MB), set the rights or take '
-        'another folder; the next call goes on where this one stopped'
-    )
-    text = message(WHAT, 'out_dir', 'be a folder that can be written and has room', got, step)
-    return OSError(error.errno or errno.EIO, text)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog='python -m mmloss_plugins.datasets.figures',
-        description='Write the generated human-figure pose set in COCO keypoint format.',
-    )
-    parser.add_argument('out', help='folder of the set; made if it is missing')
-    parser.add_argument('--num-train', type=int, default=2000, metavar='N')
-    parser.add_argument('--num-val', type=int, default=400, metavar='N')
-    parser.add_argument('--image-size', type=int, default=128, metavar='PIXELS')
-    parser.add_argument('--seed', type=int, default=0, metavar='N')
-    parser.add_argument('--quiet', action='store_true', help='show no progress')
-    args = parser.parse_args(argv)
-    try:
-        out = generate_figures(
-            args.out, args.num_train, args.num_val, args.image_size, args.seed, not args.quiet
-        )
-    except (OSError, ValueError) as error:
-        print(getattr(error, 'strerror', None) or error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('\nStopped. The same command goes on from here.', file=sys.stderr)
-        return 130
-    for name, num in zip(SPLITS, (args.num_train, args.num_val)):
-        print(f'{name}: {num} images in {out / "images" / name}')
-        print(f'{name}: labels in {out / "annotations" / f"figures_{name}.json"}')
-    return 0
+    description = 'Write the generated human-figure pose set in COCO keypoint format.'
+    return run_command(generate_figures, 'figures', description, (2000, 400), argv)
 
 
 if __name__ == '__main__':
