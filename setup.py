@@ -76,7 +76,10 @@ setup(
         'mmpose': ['mmpose>=1.0,<2.0', MMCV],
         'mmdet': ['mmdet>=3.0,<4.0', MMCV],
         'claims': ['matplotlib', 'scikit-learn'],
-        'dev': ['hypothesis', 'mypy', 'psutil', 'pytest', 'pytest-timeout', 'ruff'],
+        'dev': [
+            *('dsntnn', 'hypothesis', 'mypy', 'onnx', 'onnxruntime', 'psutil'),
+            *('pytest', 'pytest-timeout', 'ruff'),
+        ],
     },
     cmdclass={'build_py': BuildWithMim},
     options={'build': {'build_base': SCRATCH}, 'egg_info': {'egg_base': SCRATCH}},

@@ -47,8 +47,20 @@ _IMBALANCE = 'configs/pose/imbalance'
 _GRMI = 'configs/pose/grmi'
 _HEATMAP = 'configs/pose/heatmap'
 _WING = 'configs/pose/wing'
+_DSNT = 'configs/pose/dsnt'
 _POSE_README = 'configs/pose/README.md'
 _PCK = {'PCK@.05': 'pck@.05/PCK', 'PCK@.02': 'pck@.02/PCK'}
+_DSNT_README = f'{_DSNT}/README.md'
+_REG = ('none', 'var', 'kl', 'js', 'mse')
+
+
+def _dsnt(name: str, maps: int | str) -> str:
+    return f'{_DSNT}/{name}_mini_tiny-res_figures-56x56-{maps}.py'
+
+
+def _dsnt_mouse(name: str, size: str = '64x64') -> str:
+    return f'{_DSNT}/{name}_mini_tiny-res_mirror-mouse-{size}.py'
+
 
 _CLAIMS = (
     Claim(
@@ -204,6 +216,119 @@ _CLAIMS = (
         seeds=1,
         data='MIRROR_MOUSE',
         figures=False,
+    ),
+    Claim(
+        name='dsnt-resolution',
+        sentence=(
+            'On 7x7 maps DSNT beats argmax heatmaps and fully connected regression by a wide '
+            'margin; on 14x14 maps the gap is smaller.'
+        ),
+        configs={
+            '7x7 DSNT': _dsnt('dsnt', 7),
+            '7x7 DSNT + JS': _dsnt('dsnt-js', 7),
+            '7x7 heatmap, argmax': _dsnt('dsnt-hm', 7),
+            '7x7 heatmap, sub-pixel': _dsnt('dsnt-hm-subpixel', 7),
+            '7x7 fully connected': _dsnt('dsnt-fc', 7),
+            '14x14 DSNT': _dsnt('dsnt', 14),
+            '14x14 DSNT + JS': _dsnt('dsnt-js', 14),
+            '14x14 heatmap, argmax': _dsnt('dsnt-hm', 14),
+            '14x14 heatmap, sub-pixel': _dsnt('dsnt-hm-subpixel', 14),
+            '14x14 fully connected': _dsnt('dsnt-fc', 14),
+        },
+        metrics=_PCK,
+        decisive=('7x7 DSNT', '7x7 heatmap, argmax'),
+        readme=_DSNT_README,
+    ),
+    Claim(
+        name='dsnt-regularizers',
+        sentence='With few images (250) JS is the best regulariser and better than none.',
+        configs={
+            **{f'{name}, 250 images': _dsnt(f'dsnt-reg-{name}', '14-250img') for name in _REG},
+            **{f'{name}, 2,000 images': _dsnt(f'dsnt-reg-{name}', 14) for name in _REG},
+        },
+        metrics=_PCK,
+        decisive=('js, 250 images', 'none, 250 images'),
+        readme=_DSNT_README,
+    ),
+    Claim(
+        name='dsnt-normalizations',
+        sentence='How the maps are normalised matters little.',
+        configs={
+            'softmax': _dsnt('dsnt-reg-js', 14),
+            'thresholded softmax': _dsnt('dsnt-norm-tsoftmax', 14),
+            'abs': _dsnt('dsnt-norm-abs', 14),
+            'relu': _dsnt('dsnt-norm-relu', 14),
+            'sigmoid': _dsnt('dsnt-norm-sigmoid', 14),
+        },
+        metrics=_PCK,
+        decisive=('softmax', 'sigmoid'),
+        readme=_DSNT_README,
+    ),
+    Claim(
+        name='dsnt-halves',
+        sentence=(
+            'Trained on figures in the left half of the crop alone, fully connected regression '
+            'fails in the right half; DSNT does not.'
+        ),
+        configs={
+            f'{label}, {side} half': (
+                f'{_DSNT}/dsnt-half-{name}-{side}_mini_tiny-res_figures-112x56.py'
+            )
+            for label, name in (
+                ('DSNT + JS', 'js'),
+                ('fully connected', 'fc'),
+                ('direct regression', 'reg'),
+            )
+            for side in ('left', 'right')
+        },
+        metrics=_PCK,
+        decisive=('DSNT + JS, right half', 'fully connected, right half'),
+        readme=_DSNT_README,
+    ),
+    Claim(
+        name='dsnt-mouse',
+        sentence='The same on real frames (72 of them to train on).',
+        configs={
+            'DSNT': _dsnt_mouse('dsnt'),
+            'DSNT + var': _dsnt_mouse('dsnt-reg-var'),
+            'DSNT + kl': _dsnt_mouse('dsnt-reg-kl'),
+            'DSNT + js': _dsnt_mouse('dsnt-reg-js'),
+            'DSNT + mse': _dsnt_mouse('dsnt-reg-mse'),
+            'heatmap, argmax': _dsnt_mouse('dsnt-hm'),
+            'fully connected': _dsnt_mouse('dsnt-fc'),
+            'js, thresholded softmax': _dsnt_mouse('dsnt-norm-tsoftmax'),
+            'js, abs': _dsnt_mouse('dsnt-norm-abs'),
+            'js, relu': _dsnt_mouse('dsnt-norm-relu'),
+            'js, sigmoid': _dsnt_mouse('dsnt-norm-sigmoid'),
+            'js, sigma 0.5': _dsnt_mouse('dsnt-sigma-0.5'),
+            'js, sigma 2': _dsnt_mouse('dsnt-sigma-2'),
+            'js, left half': _dsnt_mouse('dsnt-half-js-left', '128x64'),
+            'js, right half': _dsnt_mouse('dsnt-half-js-right', '128x64'),
+            'fully connected, left half': _dsnt_mouse('dsnt-half-fc-left', '128x64'),
+            'fully connected, right half': _dsnt_mouse('dsnt-half-fc-right', '128x64'),
+        },
+        metrics=_PCK,
+        decisive=('DSNT', 'heatmap, argmax'),
+        readme=_DSNT_README,
+        seeds=1,
+        data='MIRROR_MOUSE',
+        figures=False,
+    ),
+    Claim(
+        name='dsnt-sigma',
+        sentence='The spread of the learned maps follows the sigma of JS; accuracy falls beyond 1.',
+        configs={
+            'JS, sigma 0.5': _dsnt('dsnt-sigma-0.5', 14),
+            'JS, sigma 1': _dsnt('dsnt-reg-js', 14),
+            'JS, sigma 2': _dsnt('dsnt-sigma-2', 14),
+            'JS, sigma 4': _dsnt('dsnt-sigma-4', 14),
+            'variance': _dsnt('dsnt-reg-var', 14),
+            'variance, lambda of 28 cells': _dsnt('dsnt-reg-var-strong', 14),
+            'none': _dsnt('dsnt-reg-none', 14),
+        },
+        metrics=_PCK,
+        decisive=('JS, sigma 1', 'JS, sigma 4'),
+        readme=_DSNT_README,
     ),
 )
 CLAIMS = {claim.name: claim for claim in _CLAIMS}

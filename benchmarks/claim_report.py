@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,15 @@ def draw_chart(claim: Claim, by_label: dict[str, list[Result]], file: Path) -> N
     import matplotlib.pyplot as plt
 
     panels = {title: key for title, key in claim.metrics.items() if title not in claim.steps}
+    width = 3.6 * len(panels)
+    per_row = max(1, int(width / (0.5 + 0.065 * max(len(label) for label in by_label))))
+    height = 3.2 + 0.17 * math.ceil(len(by_label) / per_row)
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.6 * len(panels), 3.5), squeeze=False, layout='constrained'
+        1, len(panels), figsize=(width, height), squeeze=False, layout='constrained'
     )
+    colours = matplotlib.colormaps['tab10' if len(by_label) <= 10 else 'tab20'].colors
     for axis, (title, key) in zip(axes[0], panels.items()):
+        axis.set_prop_cycle(color=colours)
         for label, results in by_label.items():
             steps = [step for step, _ in results[0]['curves'][key]]
             values = [[100 * value for _, value in r['curves'][key]] for r in results]
@@ -93,7 +99,7 @@ def draw_chart(claim: Claim, by_label: dict[str, list[Result]], file: Path) -> N
                 axis.axvline(step, color='grey', linestyle=':', linewidth=1)
     handles, labels = axes[0][0].get_legend_handles_labels()
     # Below the panels: inside one it would hide a curve.
-    per_row = min(len(labels), 2 * len(panels))
+    per_row = min(len(labels), per_row)
     figure.legend(handles, labels, loc='outside lower center', ncols=per_row, fontsize=8)
     figure.savefig(file, dpi=110)
     plt.close(figure)

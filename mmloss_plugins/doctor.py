@@ -32,6 +32,7 @@ REGISTRIES = {
     'MODELS': 'models',
     'HOOKS': 'hooks',
     'DATASETS': 'data sets',
+    'TRANSFORMS': 'transforms',
     'METRICS': 'metrics',
     'KEYPOINT_CODECS': 'keypoint codecs',
 }

@@ -177,6 +177,22 @@ MUTATIONS = (
         'test_half_inputs_are_computed_in_float32',
         'SigmoidFocalLoss',
     ),
+    Mutation(
+        'DSNT: mean over all keypoints, invisible ones too',
+        'losses/dsnt.py',
+        "self, sigma_px: SigmaPx = 1.0, *, mean_over: str = 'valid', **base_options: Any",
+        "self, sigma_px: SigmaPx = 1.0, *, mean_over: str = 'all', **base_options: Any",
+        'test_reductions_are_those_of_mmdet',
+        'HeatmapMSERegLoss',
+    ),
+    Mutation(
+        'DSNT: Gaussian around the rounded cell, as in MMPose',
+        'functional/_gaussian.py',
+        'at = to_cells(mean, size)',
+        'at = to_cells(mean, size).round()',
+        'test_documented_zeros',
+        'HeatmapMSERegLoss',
+    ),
 )
 
 

@@ -25,7 +25,7 @@ ALLOWED = {
     'models': (BASIS | {'losses', 'necks', 'codecs', 'heads', 'models'}, ANYTHING),
     'metrics': (BASIS | {'metrics'}, ANYTHING),
     'datasets': (BASIS | {'codecs', 'datasets'}, ANYTHING),
-    'hooks': (BASIS | {'hooks'}, {'torch', 'mmengine'}),
+    'hooks': (BASIS | {'hooks', 'visualization'}, {'torch', 'mmengine'}),
     'visualization': (BASIS | {'codecs', 'compat', 'visualization'}, ANYTHING),
 }
 # Folders that may import a host; 'visualization' inside functions, so that it imports without.

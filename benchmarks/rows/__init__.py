@@ -2,4 +2,13 @@
 
 from __future__ import annotations
 
-FAMILIES = ('balanced_bce', 'dropins', 'focal', 'offset_heatmap', 'simcc')
+FAMILIES = (
+    'balanced_bce',
+    'centernet',
+    'dropins',
+    'dsnt',
+    'extremenet',
+    'focal',
+    'offset_heatmap',
+    'simcc',
+)

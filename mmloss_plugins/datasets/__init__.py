@@ -1,14 +1,26 @@
-"""Built-in data sets; importing this package imports neither OpenCV nor a host."""
+"""Built-in data sets and transforms; importing this package imports neither OpenCV nor a host."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .digits import generate_digits
+    from .extreme_points import AddExtremePoints, PackExtremePoints
     from .figures import generate_figures, render_figure
     from .pixels import DotsDataset, StripesDataset
+    from .transforms import PlaceBBox
 
-__all__ = ['DotsDataset', 'StripesDataset', 'generate_figures', 'render_figure']
+__all__ = [
+    'AddExtremePoints',
+    'DotsDataset',
+    'PackExtremePoints',
+    'PlaceBBox',
+    'StripesDataset',
+    'generate_digits',
+    'generate_figures',
+    'render_figure',
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,6 +32,18 @@ def __getattr__(name: str) -> Any:
         from . import pixels
 
         return getattr(pixels, name)
+    if name.endswith('ExtremePoints'):
+        from . import extreme_points
+
+        return getattr(extreme_points, name)
+    if name == 'PlaceBBox':
+        from . import transforms
+
+        return getattr(transforms, name)
+    if name == 'generate_digits':
+        from . import digits
+
+        return digits.generate_digits
     from . import figures
 
     return getattr(figures, name)

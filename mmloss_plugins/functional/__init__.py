@@ -2,14 +2,53 @@
 
 from mmloss_plugins.functional.balanced_bce import balanced_bce_loss, hard_negative_share
 from mmloss_plugins.functional.boxes import ciou_loss, diou_loss, giou_loss, iou_loss
+from mmloss_plugins.functional.center_decoding import (
+    Detections,
+    average_mirrored,
+    decode_centers,
+    local_maxima,
+    top_peaks,
+)
+from mmloss_plugins.functional.center_targets import (
+    CenterTargets,
+    center_targets,
+    pad_objects,
+    pad_rows,
+)
 from mmloss_plugins.functional.debug import value_checks, value_checks_enabled
 from mmloss_plugins.functional.dice import dice_loss
+from mmloss_plugins.functional.dsnt_layer import (
+    dsnt,
+    euclidean_loss,
+    heatmap_covariance,
+    heatmap_variance,
+    normalize_heatmap,
+)
+from mmloss_plugins.functional.extreme_decoding import (
+    edge_aggregate,
+    extreme_decode,
+    suppress_ghosts,
+)
+from mmloss_plugins.functional.extreme_points import (
+    ExtremeTargets,
+    extreme_targets,
+    octagon_masks,
+    octagons,
+)
 from mmloss_plugins.functional.focal import gaussian_focal, sigmoid_focal
+from mmloss_plugins.functional.gathered_l1 import gather_cells, gathered_l1
+from mmloss_plugins.functional.gaussian_peaks import draw_peaks, gaussian_radius, max_radius
 from mmloss_plugins.functional.heatmap import (
     heatmap_mse,
     heatmaps_to_classes,
     pixel_softmax_ce,
     spatial_softmax_ce,
+)
+from mmloss_plugins.functional.heatmap_regularizers import (
+    heatmap_js,
+    heatmap_kl,
+    heatmap_mse_reg,
+    heatmap_variance_loss,
 )
 from mmloss_plugins.functional.offset_heatmap import (
     disk_logistic,
@@ -24,30 +63,60 @@ from mmloss_plugins.functional.simcc import kl_discret
 from mmloss_plugins.functional.wing import adaptive_wing_loss, wing_loss
 
 __all__ = [
+    'CenterTargets',
+    'Detections',
+    'ExtremeTargets',
     'adaptive_wing_loss',
+    'average_mirrored',
     'balanced_bce_loss',
+    'center_targets',
     'ciou_loss',
+    'decode_centers',
     'dice_loss',
     'diou_loss',
     'disk_logistic',
     'disk_offset_huber',
+    'draw_peaks',
+    'dsnt',
+    'edge_aggregate',
+    'euclidean_loss',
     'expand_weight',
+    'extreme_decode',
+    'extreme_targets',
+    'gather_cells',
+    'gathered_l1',
     'gaussian_focal',
+    'gaussian_radius',
     'giou_loss',
     'hard_negative_share',
+    'heatmap_covariance',
+    'heatmap_js',
+    'heatmap_kl',
     'heatmap_mse',
+    'heatmap_mse_reg',
+    'heatmap_variance',
+    'heatmap_variance_loss',
     'heatmaps_to_classes',
     'hough_vote',
     'iou_loss',
     'kl_discret',
     'l1_loss',
+    'local_maxima',
+    'max_radius',
     'mse_loss',
+    'normalize_heatmap',
+    'octagon_masks',
+    'octagons',
+    'pad_objects',
+    'pad_rows',
     'pixel_softmax_ce',
     'reduce_loss',
     'sigmoid_focal',
     'smooth_l1_loss',
     'spatial_softmax_ce',
     'split_offset_maps',
+    'suppress_ghosts',
+    'top_peaks',
     'value_checks',
     'value_checks_enabled',
     'vote_peaks',

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmloss_plugins.errors import check_choice, message
-from mmloss_plugins.functional.closed_form import SlopeFunction, compute_dtype
+from mmloss_plugins.functional.closed_form import compute_dtype, with_slope
 from mmloss_plugins.functional.debug import value_checks_enabled
 from mmloss_plugins.functional.shapes import check_same_shape
 
@@ -346,19 +346,16 @@ def _step(x: Tensor) -> Tensor:
 
 
 def _rowwise(equation: Equation, pred: Tensor, target: Tensor, eps: float) -> Tensor:
-    loss, _ = _Rowwise.apply(pred, target.detach(), equation, eps)  # type: ignore[no-untyped-call]
-    return loss  # type: ignore[no-any-return]
+    """Return a loss (N,) of boxes (N, 4), which keeps one tensor, its gradient, for backward."""
+    loss: Tensor = with_slope(_loss_and_slope, pred, target.detach(), equation, eps)
+    return loss
 
 
-class _Rowwise(SlopeFunction):
-    """A loss (N,) of boxes (N, 4) that keeps one tensor, its gradient, for backward."""
-
-    @staticmethod
-    def forward(
-        pred: Tensor, target: Tensor, equation: Equation, eps: float
-    ) -> tuple[Tensor, Tensor]:
-        dtype = compute_dtype(pred)
-        pred, target = pred.to(dtype), target.to(dtype)
-        pair = measure(pred, target, eps)
-        loss, slopes = equation(pair)
-        return loss, _assemble(slopes, pair, pred, target)
+def _loss_and_slope(
+    pred: Tensor, target: Tensor, equation: Equation, eps: float
+) -> tuple[Tensor, Tensor]:
+    dtype = compute_dtype(pred)
+    pred, target = pred.to(dtype), target.to(dtype)
+    pair = measure(pred, target, eps)
+    loss, slopes = equation(pair)
+    return loss, _assemble(slopes, pair, pred, target)

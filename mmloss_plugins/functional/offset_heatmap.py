@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmloss_plugins.errors import check_choice, message
-from mmloss_plugins.functional.closed_form import SlopeFunction, closed_form, compute_dtype
+from mmloss_plugins.functional.closed_form import closed_form, compute_dtype, with_slope
 from mmloss_plugins.functional.shapes import check_range, check_same_shape
 
 ORDERS = ('grouped', 'interleaved')
@@ -149,26 +149,23 @@ def disk_offset_huber(
     if not delta_px > 0:
         step = 'Take the error in px up to which the loss shall be quadratic'
         raise ValueError(message(what, 'delta_px', 'be > 0', delta_px, step))
-    loss: Tensor
-    loss, _ = _DiskHuber.apply(offsets, target, disk, delta_px)  # type: ignore[no-untyped-call]
+    loss: Tensor = with_slope(_disk_huber, offsets, target, disk, delta_px)
     return loss
 
 
-class _DiskHuber(SlopeFunction):
-    @staticmethod
-    def forward(
-        offsets: Tensor, target: Tensor, disk: Tensor, delta: float
-    ) -> tuple[Tensor, Tensor]:
-        dtype = compute_dtype(offsets)
-        error = offsets.to(dtype) - target.to(dtype)
-        disk = disk.to(dtype)
-        share = disk / disk.sum((-2, -1), keepdim=True).clamp(min=1)
-        distance = torch.hypot(error[:, :, 0], error[:, :, 1])
-        quadratic = distance.clamp(max=delta)
-        loss = (distance - quadratic / 2).mul_(quadratic).mul_(share).sum((-2, -1))
-        # The quotient is inf at a distance of 0, where the derivative is that of the parabola.
-        slope = (delta / distance).clamp_(max=1).mul_(share)
-        return loss, error.mul_(slope.unsqueeze(2))
+def _disk_huber(
+    offsets: Tensor, target: Tensor, disk: Tensor, delta: float
+) -> tuple[Tensor, Tensor]:
+    dtype = compute_dtype(offsets)
+    error = offsets.to(dtype) - target.to(dtype)
+    disk = disk.to(dtype)
+    share = disk / disk.sum((-2, -1), keepdim=True).clamp(min=1)
+    distance = torch.hypot(error[:, :, 0], error[:, :, 1])
+    quadratic = distance.clamp(max=delta)
+    loss = (distance - quadratic / 2).mul_(quadratic).mul_(share).sum((-2, -1))
+    # The quotient is inf at a distance of 0, where the derivative is that of the parabola.
+    slope = (delta / distance).clamp_(max=1).mul_(share)
+    return loss, error.mul_(slope.unsqueeze(2))
 
 
 def hough_vote(

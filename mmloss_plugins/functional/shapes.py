@@ -33,7 +33,7 @@ def check_same_shape(what: str, pred: Any, target: Any) -> None:
     refuse_gradient(what, target)
 
 
-def refuse_gradient(what: str, target: Tensor) -> None:
+def refuse_gradient(what: str, target: Tensor, argument: str = 'target') -> None:
     """Refuse a target that requires a gradient, which a closed form would silently not give.
 
     Raises:
@@ -41,7 +41,7 @@ def refuse_gradient(what: str, target: Tensor) -> None:
     """
     if target.requires_grad:
         rule, step = 'not require a gradient', 'Detach it: the gradient is that of pred alone'
-        raise ValueError(message(what, 'target', rule, 'requires_grad=True', step))
+        raise ValueError(message(what, argument, rule, 'requires_grad=True', step))
 
 
 def check_range(what: str, target: Tensor, low: float, high: float) -> None:

@@ -2,7 +2,14 @@
 
 from mmloss_plugins.hooks.diagnostics import LossDiagnosticsHook
 from mmloss_plugins.hooks.heatmap_collapse import HeatmapCollapseHook
+from mmloss_plugins.hooks.heatmap_visualization import HeatmapVisualizationHook
 from mmloss_plugins.hooks.non_finite_guard import NonFiniteGuardHook
 from mmloss_plugins.hooks.require_data import RequireDataHook
 
-__all__ = ['HeatmapCollapseHook', 'LossDiagnosticsHook', 'NonFiniteGuardHook', 'RequireDataHook']
+__all__ = [
+    'HeatmapCollapseHook',
+    'HeatmapVisualizationHook',
+    'LossDiagnosticsHook',
+    'NonFiniteGuardHook',
+    'RequireDataHook',
+]

@@ -3,7 +3,15 @@
 from mmloss_plugins.losses.balanced_bce import BalancedBCELoss
 from mmloss_plugins.losses.base import BaseLoss
 from mmloss_plugins.losses.boxes import CIoULoss, DIoULoss, GIoULoss, IoULoss
+from mmloss_plugins.losses.centernet import CtdetLoss, ExdetLoss, RegL1Loss
 from mmloss_plugins.losses.dice import DiceLoss
+from mmloss_plugins.losses.dsnt import (
+    EuclideanLoss,
+    HeatmapJSLoss,
+    HeatmapKLLoss,
+    HeatmapMSERegLoss,
+    HeatmapVarianceLoss,
+)
 from mmloss_plugins.losses.focal import GaussianFocalLoss, SigmoidFocalLoss
 from mmloss_plugins.losses.heatmap import HeatmapMSELoss, PixelSoftmaxCELoss, SpatialSoftmaxCELoss
 from mmloss_plugins.losses.multi import MultiLoss
@@ -17,11 +25,18 @@ __all__ = [
     'BalancedBCELoss',
     'BaseLoss',
     'CIoULoss',
+    'CtdetLoss',
     'DIoULoss',
     'DiceLoss',
+    'EuclideanLoss',
+    'ExdetLoss',
     'GIoULoss',
     'GaussianFocalLoss',
+    'HeatmapJSLoss',
+    'HeatmapKLLoss',
     'HeatmapMSELoss',
+    'HeatmapMSERegLoss',
+    'HeatmapVarianceLoss',
     'IoULoss',
     'KLDiscretLoss',
     'L1Loss',
@@ -29,6 +44,7 @@ __all__ = [
     'MultiLoss',
     'OffsetHeatmapLoss',
     'PixelSoftmaxCELoss',
+    'RegL1Loss',
     'SigmoidFocalLoss',
     'SmoothL1Loss',
     'SpatialSoftmaxCELoss',

@@ -39,6 +39,12 @@ class MultiLoss(nn.Module):
     runner both are at 0. A run that is configured in iterations stays at epoch 0. A term at weight
     0 is not evaluated.
 
+    Where the prediction is a mapping, such as ``dict(coords=..., heatmaps=...)`` of
+    :class:`DSNTHead`, each term gets the entry that its class names in ``READS``: 'coords' where
+    it names none, as the losses of the hosts; the whole mapping for ``READS = None``. The same
+    goes for every other argument that is a mapping, such as the target; what is none (weights, a
+    target that all terms share) goes to every term.
+
     Args:
         terms: config (or module) of each loss by name; types with the prefix ``mmloss_plugins.``
             are ours, others those of the config's default scope.
@@ -50,7 +56,7 @@ class MultiLoss(nn.Module):
     Raises:
         TypeError: an unknown argument, here or in a term or schedule, or a wrong type.
         ValueError: no term, a name that cannot be logged, a weight for no term, or a schedule
-            with wrong values.
+            with wrong values; in ``forward`` a mapping without the entry that a term reads.
 
     Example:
         >>> import torch
@@ -64,6 +70,9 @@ class MultiLoss(nn.Module):
         >>> loss(torch.tensor([[2.0]]), torch.tensor([[0.0]]))  # 2 + 0.5 * 4
         tensor(4.)
     """
+
+    # As a term of another one: which entry is read is up to the terms of this one.
+    READS = None
 
     def __init__(
         self,
@@ -115,10 +124,18 @@ class MultiLoss(nn.Module):
         for name, weight in self.current_weights().items():
             if weight == 0:
                 continue
-            value = self.terms[name](pred, *args, **kwargs)
+            value = self._evaluate_term(name, pred, args, kwargs)
             _check_value(name, value, values)
             values[name] = value * (weight * self.loss_weight)
         return values
+
+    def _evaluate_term(self, name: str, pred: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        term = self.terms[name]
+        key = getattr(term, 'READS', 'coords')
+        if key is None or not isinstance(pred, Mapping):
+            return term(pred, *args, **kwargs)
+        read = [_entry(name, key, given) for given in (pred, *args)]
+        return term(*read, **{word: _entry(name, key, given) for word, given in kwargs.items()})
 
     def current_weights(self) -> dict[str, float]:
         """Return the factor of each term at the runner's current epoch and iteration."""
@@ -226,6 +243,18 @@ def _build_term(name: str, term: Any) -> nn.Module:
         raise TypeError(message('MultiLoss', f'term {name}', rule, repr(term), step))
     loss: nn.Module = MODELS.build(dict(term))
     return loss
+
+
+def _entry(name: str, key: str, given: Any) -> Any:
+    """Return what the term ``name`` reads of an argument of several parts."""
+    if not isinstance(given, Mapping):
+        return given
+    if key not in given:
+        rule = f'find its {key!r} in what the head passes'
+        step = 'Remove the term, or take a head that passes it, such as DSNTHead'
+        got = 'a mapping of ' + (', '.join(repr(other) for other in given) or 'nothing')
+        raise ValueError(message('MultiLoss', f'term {name}', rule, got, step))
+    return given[key]
 
 
 def _log_names(terms: Any) -> dict[str, str]:

@@ -2,10 +2,20 @@
 
 ``python -m mmloss_plugins.visualization CONFIG CHECKPOINT --out DIR`` writes all three. They need
 matplotlib (``pip install mmloss-plugins[claims]``); the first two need MMPose as well.
+``python -m mmloss_plugins.visualization dsnt WORK_DIR ... --out FILE`` compares the heatmaps that
+DSNT heads have learned.
 """
 
 from mmloss_plugins.visualization.curves import draw_curves, read_scalars
+from mmloss_plugins.visualization.dsnt import draw_dsnt, measure_spread
 from mmloss_plugins.visualization.pose import draw_predictions
 from mmloss_plugins.visualization.simcc import draw_simcc
 
-__all__ = ['draw_curves', 'draw_predictions', 'draw_simcc', 'read_scalars']
+__all__ = [
+    'draw_curves',
+    'draw_dsnt',
+    'draw_predictions',
+    'draw_simcc',
+    'measure_spread',
+    'read_scalars',
+]

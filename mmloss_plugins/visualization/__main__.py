@@ -1,4 +1,8 @@
-"""``python -m mmloss_plugins.visualization CONFIG CHECKPOINT --out DIR`` draws a run."""
+"""``python -m mmloss_plugins.visualization CONFIG CHECKPOINT --out DIR`` draws a run.
+
+``python -m mmloss_plugins.visualization dsnt WORK_DIR ... --out FILE`` draws the heatmaps that runs
+with a DSNT head have learned.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from mmloss_plugins.visualization import dsnt
 from mmloss_plugins.visualization._run import check_checkpoint, load_config
 from mmloss_plugins.visualization.curves import draw_curves
 from mmloss_plugins.visualization.pose import draw_predictions
@@ -17,6 +22,9 @@ from mmloss_plugins.visualization.simcc import draw_simcc, has_simcc_codec
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw what the command line asks for and return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ['dsnt']:
+        return dsnt.main(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
         config = load_config(options.config)
@@ -60,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m mmloss_plugins.visualization',
         description='Draw predictions over labels, SimCC distributions, and loss and metric curves',
+        epilog='With the word dsnt in place of CONFIG: the heatmaps that DSNT heads have learned; '
+        'see python -m mmloss_plugins.visualization dsnt --help',
     )
     parser.add_argument('config', help='config of a top-down MMPose model')
     parser.add_argument('checkpoint', help='its checkpoint')

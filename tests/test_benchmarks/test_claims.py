@@ -71,8 +71,14 @@ def test_grid_trains_once_reports_and_notices_a_changed_config(grid, tmp_path, c
     assert 'old' not in text
     assert (tmp_path / 'claim-short.png').stat().st_size > 5_000
 
+    twin = dataclasses.replace(runs[0], claim='twin')
+    assert not twin.is_done()
+    assert claims.execute(twin) == 0.0
+    assert json.loads(twin.result.read_text()) == result
+
     (tmp_path / 'short.py').write_text(SHORT.format(base=MINI, steps=3))
     assert not runs[0].is_done()
+    assert not dataclasses.replace(runs[0], claim='third').adopt()
 
 
 def test_failing_run_names_its_log(grid, tmp_path):

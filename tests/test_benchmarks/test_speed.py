@@ -320,7 +320,9 @@ def test_a_result_says_where_it_comes_from_and_names_no_host():
     assert str(ROOT) not in text
 
 
-@pytest.mark.parametrize('family', ['balanced_bce', 'dropins', 'focal', 'offset_heatmap'])
+@pytest.mark.parametrize(
+    'family', ['balanced_bce', 'centernet', 'dropins', 'focal', 'offset_heatmap']
+)
 def test_ours_and_the_peers_of_a_row_compute_the_same(family):
     rows = importlib.import_module(f'benchmarks.rows.{family}').make_rows(CPU, 0)
     assert len({row.name for row in rows}) == len(rows)

@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from mmloss_plugins.functional import closed_form as module
-from mmloss_plugins.functional.closed_form import closed_form, indicator
+from mmloss_plugins.functional.closed_form import closed_form, indicator, with_slope
 
 CHUNK = 6
 
@@ -264,3 +264,32 @@ def test_indicator_is_zero_and_one_in_the_type_of_like():
         found = indicator(torch.ge, x.to(dtype), 1.0, x.to(dtype))
         assert_close(found, torch.tensor([0.0, 1.0, 1.0, 0.0], dtype=dtype))
     assert_close(indicator(torch.eq, x, torch.tensor(2.0), x), torch.tensor([0.0, 0, 1, 0]))
+
+
+def row_sums(x, factor):
+    """sum of factor x^2 / 2 over all but the first dimension, and its derivative."""
+    return (0.5 * factor * x.double() ** 2).flatten(1).sum(-1), factor * x.double()
+
+
+def test_with_slope_gives_the_gradient_of_parts():
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    loss = with_slope(row_sums, x, 2.0)
+    assert_close(loss, torch.tensor([5.0, 25.0], dtype=torch.float64))
+    for _ in range(2):  # the slope must survive the first
+        (grad,) = torch.autograd.grad(loss, x, torch.tensor([1.0, 3.0]).double(), retain_graph=True)
+        assert_close(grad, torch.tensor([[2.0, 4.0], [18.0, 24.0]]))
+    with torch.no_grad():
+        assert not with_slope(row_sums, x, 2.0).requires_grad
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize('cells', [4, 5000])  # few and many take another way
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_with_slope_is_silent_behind_a_weight_of_zero(value, cells, dtype):
+    x = torch.ones(3, cells, 2, dtype=dtype)
+    x[1] = value
+    x.requires_grad_()
+    with_slope(row_sums, x, 2.0).backward(torch.tensor([0.5, 0.0, -2.0]).double())
+    assert_close(x.grad[0], torch.ones_like(x[0]))
+    assert (x.grad[1] == 0).all()
+    assert_close(x.grad[2], -4 * torch.ones_like(x[0]))

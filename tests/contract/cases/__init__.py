@@ -9,7 +9,9 @@ from tests.contract.case import Case
 from tests.contract.cases import (
     balanced_bce,
     boxes,
+    centernet,
     dice,
+    dsnt,
     focal,
     heatmap,
     offset_heatmap,
@@ -21,7 +23,9 @@ from tests.contract.cases import (
 CASES: dict[str, Case] = {
     **balanced_bce.CASES,
     **dice.CASES,
+    **dsnt.CASES,
     **boxes.CASES,
+    **centernet.CASES,
     **focal.CASES,
     **heatmap.CASES,
     **offset_heatmap.CASES,

@@ -1,0 +1,3 @@
+_base_ = '../../_base_/dsnt_tiny_56x56_14x14.py'
+
+model = dict(head=dict(type='mmloss_plugins.FCHeatmapHead', heatmap_size=(14, 14)))

@@ -1,0 +1,4 @@
+_base_ = './dsnt-half-fc-left_mini_tiny-res_figures-112x56.py'
+
+val_dataloader = _base_.right_half
+test_dataloader = val_dataloader

@@ -1,0 +1,15 @@
+_base_ = './dsnt-hm-subpixel_mini_tiny-res_figures-56x56-14.py'
+
+codec = dict(
+    type='UDPHeatmap', input_size=(56, 56), heatmap_size=(7, 7), sigma=0.5, blur_kernel_size=3
+)
+model = dict(backbone=dict(strides=(1, 2, 1), dilations=(1, 1, 1)), head=dict(decoder=codec))
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='GetBBoxCenterScale'),
+    dict(type='RandomBBoxTransform', scale_factor=(0.8, 1.2), rotate_factor=40),
+    dict(type='TopdownAffine', input_size=(56, 56)),
+    dict(type='GenerateTarget', encoder=codec),
+    dict(type='PackPoseInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

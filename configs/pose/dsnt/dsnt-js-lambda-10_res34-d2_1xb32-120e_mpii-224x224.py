@@ -1,0 +1,4 @@
+# Strength of the regulariser: lambda 10 (1 in dsnt-js_res34-d2).
+_base_ = '../../_base_/dsnt_js_mpii_224x224.py'
+
+model = dict(head=dict(loss=dict(weights=dict(js=10.0))))

@@ -1,0 +1,4 @@
+# Normalisation of the map (softmax in dsnt-js_res34-d2).
+_base_ = '../../_base_/dsnt_js_mpii_224x224.py'
+
+model = dict(head=dict(normalization='relu'))

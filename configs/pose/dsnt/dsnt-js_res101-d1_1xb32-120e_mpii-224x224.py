@@ -1,0 +1,11 @@
+# ResNet-101, 14x14 cells.
+_base_ = '../../_base_/dsnt_js_mpii_224x224.py'
+
+model = dict(
+    backbone=dict(
+        depth=101,
+        dilated_stages=1,
+        init_cfg=dict(checkpoint='torchvision://resnet101'),
+    ),
+    head=dict(in_channels=2048),
+)

@@ -1,0 +1,9 @@
+# ResNet-18, 28x28 cells.
+_base_ = '../../_base_/dsnt_js_mpii_224x224.py'
+
+model = dict(
+    backbone=dict(
+        depth=18,
+        init_cfg=dict(checkpoint='torchvision://resnet18'),
+    ),
+)

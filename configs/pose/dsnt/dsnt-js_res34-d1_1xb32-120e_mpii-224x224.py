@@ -1,0 +1,4 @@
+# DSNT with JS, 14x14 cells.
+_base_ = '../../_base_/dsnt_js_mpii_224x224.py'
+
+model = dict(backbone=dict(dilated_stages=1))

@@ -1,0 +1,10 @@
+# ResNet-50, 28x28 cells.
+_base_ = '../../_base_/dsnt_js_mpii_224x224.py'
+
+model = dict(
+    backbone=dict(
+        depth=50,
+        init_cfg=dict(checkpoint='torchvision://resnet50'),
+    ),
+    head=dict(in_channels=2048),
+)

@@ -1,0 +1,3 @@
+_base_ = './dsnt-reg-js_mini_tiny-res_figures-56x56-14.py'
+
+model = dict(head=dict(normalization='thresholded_softmax'))

@@ -1,0 +1,14 @@
+_base_ = '../../_base_/dsnt_tiny_mouse.py'
+
+model = dict(
+    head=dict(
+        loss=dict(
+            _delete_=True,
+            type='mmloss_plugins.MultiLoss',
+            terms=dict(
+                coord=dict(type='mmloss_plugins.EuclideanLoss'),
+                mse=dict(type='mmloss_plugins.HeatmapMSERegLoss', sigma_px=1.0),
+            ),
+        )
+    )
+)

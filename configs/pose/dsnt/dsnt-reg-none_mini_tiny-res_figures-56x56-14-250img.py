@@ -1,0 +1,3 @@
+_base_ = './dsnt-reg-none_mini_tiny-res_figures-56x56-14.py'
+
+train_dataloader = dict(dataset=dict(indices=250))

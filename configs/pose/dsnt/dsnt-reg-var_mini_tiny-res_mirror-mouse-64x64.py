@@ -1,0 +1,16 @@
+_base_ = '../../_base_/dsnt_tiny_mouse.py'
+
+model = dict(
+    head=dict(
+        loss=dict(
+            _delete_=True,
+            type='mmloss_plugins.MultiLoss',
+            terms=dict(
+                coord=dict(type='mmloss_plugins.EuclideanLoss'),
+                var=dict(
+                    type='mmloss_plugins.HeatmapVarianceLoss', loss_weight=0.0026, sigma_px=1.0
+                ),
+            ),
+        )
+    )
+)

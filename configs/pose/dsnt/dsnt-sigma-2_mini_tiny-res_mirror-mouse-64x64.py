@@ -1,0 +1,3 @@
+_base_ = './dsnt-reg-js_mini_tiny-res_mirror-mouse-64x64.py'
+
+model = dict(head=dict(loss=dict(terms=dict(js=dict(sigma_px=2.0)))))

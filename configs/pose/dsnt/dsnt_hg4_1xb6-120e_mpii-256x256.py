@@ -1,0 +1,4 @@
+# 4 stacked hourglasses.
+_base_ = '../../_base_/dsnt_hg_mpii_256x256.py'
+
+model = dict(backbone=dict(num_stacks=4), head=dict(num_stages=4))

@@ -1,0 +1,4 @@
+# 8 stacked hourglasses.
+_base_ = '../../_base_/dsnt_hg_mpii_256x256.py'
+
+model = dict(backbone=dict(num_stacks=8), head=dict(num_stages=8))
