@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import numpy as np
@@ -17,6 +18,12 @@ from tests.wheel import installed_wheel, wheel  # noqa: F401 (fixtures)
 def one_thread():
     """Two OpenMP threads on a shared machine can be ten times slower than one."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def frozen_survivors():
+    """MMEngine collects garbage for every data set, two seconds beside the compiled graphs."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
