@@ -233,6 +233,7 @@ class DSNTHead(HeatmapHead):
         weight = torch.cat([label.keypoint_weights for label in labels])
         found = [self.read(logits) for logits in self._stage_logits(feats)]
         losses = self._summed_terms(found, target, weight)
+        losses.update(self.loss_module.scheduled_weights())
         if (train_cfg or {}).get('compute_acc', True):
             size = 2 if self.convention == 'centered' else 1
             coords = self.to_labels(found[-1])

@@ -144,6 +144,17 @@ class MultiLoss(nn.Module):
             for name, weight in self.weights.items()
         }
 
+    def scheduled_weights(self) -> dict[str, Tensor]:
+        """Return ``weight_NAME`` of the terms that have a schedule, 0-d tensors, for a head's log.
+
+        For heads that call :meth:`evaluate`, whose terms :class:`LossDiagnosticsHook` cannot see.
+        """
+        return {
+            f'weight_{self.log_names[name]}': torch.tensor(weight)
+            for name, weight in self.current_weights().items()
+            if not isinstance(self.weights[name], float)
+        }
+
     @torch.no_grad()
     def diagnostics(self, pred: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return ``term_NAME``, each term's share of the sum, and ``weight_NAME``, 0-d tensors."""

@@ -214,9 +214,13 @@ def test_schedules_switch_terms_off():
     samples, hub = pack(draw()), MessageHub.get_current_instance()
     try:
         hub.update_info('epoch', 4)
-        assert set(head.loss(features(), samples)) == {'loss_coord', 'loss_js', 'acc_pose'}
+        losses = head.loss(features(), samples)
+        assert set(losses) == {'loss_coord', 'loss_js', 'weight_js', 'acc_pose'}
+        assert losses['weight_js'] == 1
         hub.update_info('epoch', 5)
-        assert set(head.loss(features(), samples)) == {'loss_coord', 'acc_pose'}
+        losses = head.loss(features(), samples)
+        assert set(losses) == {'loss_coord', 'weight_js', 'acc_pose'}
+        assert losses['weight_js'] == 0
     finally:
         hub.update_info('epoch', 0)
 
