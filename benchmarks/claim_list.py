@@ -316,7 +316,7 @@ _CLAIMS = (
     ),
     Claim(
         name='dsnt-sigma',
-        sentence='The spread of the learned maps follows the sigma of JS; accuracy falls beyond 1.',
+        sentence='The spread of the learned maps follows the sigma of JS.',
         configs={
             'JS, sigma 0.5': _dsnt('dsnt-sigma-0.5', 14),
             'JS, sigma 1': _dsnt('dsnt-reg-js', 14),
