@@ -23,6 +23,7 @@ def one_thread():
 @pytest.fixture(scope='module', autouse=True)
 def frozen_survivors():
     """MMEngine collects garbage for every data set, two seconds beside the compiled graphs."""
+    gc.collect()
     gc.freeze()
 
 
