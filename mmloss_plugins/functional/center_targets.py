@@ -7,18 +7,22 @@ the input divided by the stride; the centre of an object lies in the cell that i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmloss_plugins.errors import message
+from mmloss_plugins.functional._objects import (
+    Stride,
+    check_finite,
+    check_padding,
+    check_sizes,
+    strides_xy,
+)
 from mmloss_plugins.functional.closed_form import compute_dtype
-from mmloss_plugins.functional.debug import value_checks_enabled
 from mmloss_plugins.functional.gaussian_peaks import draw_peaks, gaussian_radius, max_radius
-
-Stride = Union[float, Sequence[float]]
 
 
 class CenterTargets(NamedTuple):
@@ -103,10 +107,14 @@ def center_targets(
                 [0., 0., 0., 0.]])
     """
     what = 'center_targets'
-    _check_objects(what, boxes, labels, valid)
-    strides = _strides(what, stride)
-    _check_sizes(what, num_classes, map_size_hw)
-    _check_values(what, boxes, labels, valid, num_classes)
+    if boxes.dim() != 3 or boxes.shape[-1] != 4:
+        rule, step = 'have the shape (B, N, 4)', 'Pad the boxes of a batch with pad_objects'
+        raise ValueError(message(what, 'boxes', rule, tuple(boxes.shape), step))
+    check_padding(what, 'boxes', boxes, labels, valid, 'Pad them together with pad_objects')
+    strides = strides_xy(what, stride)
+    check_sizes(what, num_classes, map_size_hw)
+    step = 'Look for a NaN in the annotation or the augmentation of that image'
+    check_finite(what, 'boxes', boxes, labels, valid, num_classes, step)
     height, width = map_size_hw
     corners = boxes.to(compute_dtype(boxes)).unbind(-1)
     x, box_width = _clipped(corners[0], corners[2], width, strides[0])
@@ -233,60 +241,3 @@ def _touched(low: Tensor, high: Tensor, cells: int) -> Tensor:
     cell = torch.arange(cells, device=low.device)
     low, high = low.unsqueeze(-1), high.unsqueeze(-1)
     return ((cell + 1 > low) & (cell < high) & (low < high)).to(low.dtype)
-
-
-def _strides(what: str, stride: Stride) -> tuple[float, ...]:
-    """Return px of the input per cell along x and y."""
-    strides = tuple(stride) if isinstance(stride, Sequence) else (stride, stride)
-    if len(strides) != 2 or not all(value > 0 for value in strides):
-        rule, step = 'be positive, a number or (x, y)', 'Divide the size of the input by the map'
-        raise ValueError(message(what, 'stride', rule, stride, step))
-    return strides
-
-
-def _check_sizes(what: str, num_classes: int, map_size_hw: tuple[int, int]) -> None:
-    if num_classes < 1:
-        step = 'Set it to the number of classes of the data set'
-        raise ValueError(message(what, 'num_classes', 'be at least 1', num_classes, step))
-    if len(map_size_hw) != 2 or not all(size > 0 for size in map_size_hw):
-        rule, step = 'be (H, W), both positive', 'Pass the last two sizes of the heatmap'
-        raise ValueError(message(what, 'map_size_hw', rule, tuple(map_size_hw), step))
-
-
-def _check_objects(what: str, boxes: Tensor, labels: Tensor, valid: Tensor) -> None:
-    if boxes.dim() != 3 or boxes.shape[-1] != 4:
-        rule, step = 'have the shape (B, N, 4)', 'Pad the boxes of a batch with pad_objects'
-        raise ValueError(message(what, 'boxes', rule, tuple(boxes.shape), step))
-    for name, tensor in (('labels', labels), ('valid', valid)):
-        if tensor.shape != boxes.shape[:2]:
-            rule = f'have the shape {tuple(boxes.shape[:2])} of boxes'
-            step = 'Pad them together with pad_objects'
-            raise ValueError(message(what, name, rule, tuple(tensor.shape), step))
-
-
-def _check_values(
-    what: str, boxes: Tensor, labels: Tensor, valid: Tensor, num_classes: int
-) -> None:
-    if not value_checks_enabled():
-        return
-    valid = valid.bool()
-    for name, bad, tensor, rule, step in (
-        (
-            'boxes',
-            valid & ~boxes.isfinite().all(-1),
-            boxes,
-            'be finite',
-            'Look for a NaN in the annotation or the augmentation of that image',
-        ),
-        (
-            'labels',
-            valid & ((labels < 0) | (labels >= num_classes)),
-            labels,
-            f'be within [0, {num_classes})',
-            'Set num_classes of the head to that of the data set',
-        ),
-    ):
-        if bad.any():
-            index = tuple(bad.nonzero()[0].tolist())
-            got = f'{tensor[index].tolist()} at index {index}'
-            raise ValueError(message(what, name, rule, got, step))

@@ -13,9 +13,14 @@ import torch
 from torch import Tensor
 
 from mmloss_plugins.errors import message
-from mmloss_plugins.functional.center_targets import Stride, _check_sizes, _strides
+from mmloss_plugins.functional._objects import (
+    Stride,
+    check_finite,
+    check_padding,
+    check_sizes,
+    strides_xy,
+)
 from mmloss_plugins.functional.closed_form import compute_dtype
-from mmloss_plugins.functional.debug import value_checks_enabled
 from mmloss_plugins.functional.gaussian_peaks import draw_peaks, gaussian_radius, max_radius
 
 SIDES = 4
@@ -100,10 +105,14 @@ def extreme_targets(
         (tensor([[[0.2500, 0.2500]]]), tensor(6))
     """
     what = 'extreme_targets'
-    _check_points(what, points, labels, valid)
-    strides = _strides(what, stride)
-    _check_sizes(what, num_classes, map_size_hw)
-    _check_values(what, points, labels, valid, num_classes)
+    if points.dim() != 4 or points.shape[2:] != (SIDES, 2):
+        rule, step = 'have the shape (B, N, 4, 2)', 'Pad the points of a batch with pad_rows'
+        raise ValueError(message(what, 'points', rule, tuple(points.shape), step))
+    check_padding(what, 'points', points, labels, valid, 'Pad them together with the boxes')
+    strides = strides_xy(what, stride)
+    check_sizes(what, num_classes, map_size_hw)
+    step = 'Look at the masks of that image'
+    check_finite(what, 'points', points, labels, valid, num_classes, step)
     height, width = map_size_hw
     dtype = compute_dtype(points)
     limit = torch.tensor((width, height), dtype=dtype, device=points.device)
@@ -249,37 +258,3 @@ def octagon_masks(vertices: Tensor, size_hw: tuple[int, int]) -> Tensor:
         columns = edge[:, 1:] * (x - start[:, :1])
         masks &= rows.unsqueeze(2) >= columns.unsqueeze(1)
     return masks
-
-
-def _check_points(what: str, points: Tensor, labels: Tensor, valid: Tensor) -> None:
-    if points.dim() != 4 or points.shape[2:] != (SIDES, 2):
-        rule, step = 'have the shape (B, N, 4, 2)', 'Pad the points of a batch with pad_rows'
-        raise ValueError(message(what, 'points', rule, tuple(points.shape), step))
-    for name, tensor in (('labels', labels), ('valid', valid)):
-        if tensor.shape != points.shape[:2]:
-            rule = f'have the shape {tuple(points.shape[:2])} of points'
-            step = 'Pad them together with the boxes'
-            raise ValueError(message(what, name, rule, tuple(tensor.shape), step))
-
-
-def _check_values(
-    what: str, points: Tensor, labels: Tensor, valid: Tensor, num_classes: int
-) -> None:
-    if not value_checks_enabled():
-        return
-    wrong_point = valid & ~points.isfinite().flatten(2).all(-1)
-    wrong_label = valid & ((labels < 0) | (labels >= num_classes))
-    for name, tensor, bad, rule, step in (
-        ('points', points, wrong_point, 'be finite', 'Look at the masks of that image'),
-        (
-            'labels',
-            labels,
-            wrong_label,
-            f'be within [0, {num_classes})',
-            'Set num_classes of the head to that of the data set',
-        ),
-    ):
-        if bad.any():
-            index = tuple(bad.nonzero()[0].tolist())
-            got = f'{tensor[index].tolist()} at index {index}'
-            raise ValueError(message(what, name, rule, got, step))

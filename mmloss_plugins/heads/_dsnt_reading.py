@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmloss_plugins import functional as F
 from mmloss_plugins.functional._grid import cell_centres
+from mmloss_plugins.heads.heatmap import mean_share
 
 # Below this share of mass above the background the map says nothing about a peak.
 LEAST_EXCESS = 1e-3
@@ -124,7 +125,4 @@ def coordinate_pck(pred: Tensor, target: Tensor, weight: Tensor, thr: float) -> 
         0-d float32: mean over keypoints of the share of samples, as MMPose's
         ``keypoint_pck_accuracy``, without its host-device sync; 0 where nothing counts.
     """
-    counts = weight > 0
-    near = torch.linalg.vector_norm(pred - target, dim=-1) < thr
-    per_keypoint = (near & counts).sum(0) / counts.sum(0).clamp(min=1)
-    return per_keypoint.sum() / counts.any(0).sum().clamp(min=1)
+    return mean_share(torch.linalg.vector_norm(pred - target, dim=-1) < thr, weight > 0)

@@ -210,6 +210,13 @@ def heatmap_pck(
     counts = wanted.values > 0
     if weight is not None:
         counts = counts & (weight > 0)
-    near = (dx.square() + dy.square()).sqrt() < thr
+    return mean_share((dx.square() + dy.square()).sqrt() < thr, counts)
+
+
+def mean_share(near: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean over keypoints of the share of the samples that count which are near.
+
+    Both are boolean, (B, K); 0 where nothing counts. No host-device sync.
+    """
     per_keypoint = (near & counts).sum(0) / counts.sum(0).clamp(min=1)
     return per_keypoint.sum() / counts.any(0).sum().clamp(min=1)
