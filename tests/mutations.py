@@ -193,6 +193,22 @@ MUTATIONS = (
         'test_documented_zeros',
         'HeatmapMSERegLoss',
     ),
+    Mutation(
+        'centre loss: what is switched off stays in the norm of the batch',
+        'losses/center.py',
+        'target = torch.where(factor != 0, target, self.ignore_index)',
+        'pass',
+        'test_all_masked',
+        'CenterLoss',
+    ),
+    Mutation(
+        'label smoothing: gradient of the plain cross-entropy',
+        'functional/label_smoothing.py',
+        'slope.sub_(ctx.off)',
+        'pass',
+        'test_gradcheck_of_the_unreduced_loss',
+        'LabelSmoothLoss',
+    ),
 )
 
 

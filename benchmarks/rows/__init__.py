@@ -10,5 +10,6 @@ FAMILIES = (
     'extremenet',
     'focal',
     'offset_heatmap',
+    'recognition',
     'simcc',
 )

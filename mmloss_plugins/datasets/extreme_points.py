@@ -35,7 +35,9 @@ class AddExtremePoints(BaseTransform):
     neighbouring columns (rows) of the bitmap. Coordinates are those of the boxes: pixel i covers
     [i, i + 1), the bottom and right points lie on the far side of their pixel. Where mask and box
     disagree, the mask counts; an object whose mask is empty gets the points of its box, the
-    middles of the four edges.
+    middles of the four edges. (MMDetection's ``LoadAnnotations`` ends at an object without
+    'segmentation' with ``KeyError: 'mask'``. Annotate it with the four corners of its box, which
+    gives the same points.)
 
     Required Keys:
 
@@ -88,7 +90,8 @@ class PackExtremePoints(BaseTransform):
     """MMDetection's ``PackDetInputs``, which also packs the extreme points.
 
     They are ``gt_instances.extreme_points`` of the sample, (N, 4, 2) float32, and those of the
-    ignored boxes ``ignored_instances.extreme_points``.
+    ignored boxes ``ignored_instances.extreme_points``. MMDetection's ``BatchSyncRandomResize``,
+    which resizes images and boxes after this, leaves them behind.
 
     Required Keys:
 

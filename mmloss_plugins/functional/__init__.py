@@ -9,6 +9,7 @@ from mmloss_plugins.functional.center_decoding import (
     local_maxima,
     top_peaks,
 )
+from mmloss_plugins.functional.center_loss import center_loss, class_sums, move_centers
 from mmloss_plugins.functional.center_targets import (
     CenterTargets,
     center_targets,
@@ -50,6 +51,16 @@ from mmloss_plugins.functional.heatmap_regularizers import (
     heatmap_mse_reg,
     heatmap_variance_loss,
 )
+from mmloss_plugins.functional.label_smoothing import label_smoothing_ce
+from mmloss_plugins.functional.margin_cross_entropy import margin_cross_entropy
+from mmloss_plugins.functional.margins import (
+    arcface_logits,
+    combined_margin_logits,
+    cosface_logits,
+    cosine_logits,
+    modified_softmax_logits,
+    normface_logits,
+)
 from mmloss_plugins.functional.offset_heatmap import (
     disk_logistic,
     disk_offset_huber,
@@ -67,10 +78,16 @@ __all__ = [
     'Detections',
     'ExtremeTargets',
     'adaptive_wing_loss',
+    'arcface_logits',
     'average_mirrored',
     'balanced_bce_loss',
+    'center_loss',
     'center_targets',
     'ciou_loss',
+    'class_sums',
+    'combined_margin_logits',
+    'cosface_logits',
+    'cosine_logits',
     'decode_centers',
     'dice_loss',
     'diou_loss',
@@ -101,10 +118,15 @@ __all__ = [
     'iou_loss',
     'kl_discret',
     'l1_loss',
+    'label_smoothing_ce',
     'local_maxima',
+    'margin_cross_entropy',
     'max_radius',
+    'modified_softmax_logits',
+    'move_centers',
     'mse_loss',
     'normalize_heatmap',
+    'normface_logits',
     'octagon_masks',
     'octagons',
     'pad_objects',

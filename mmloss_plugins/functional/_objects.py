@@ -1,13 +1,15 @@
-"""Checks of padded objects and map sizes that the targets of CenterNet and ExtremeNet share."""
+"""What the targets of CenterNet and ExtremeNet share: checks of padded objects, ignore regions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Union
 
+import torch
 from torch import Tensor
 
 from mmloss_plugins.errors import message
+from mmloss_plugins.functional.closed_form import compute_dtype
 from mmloss_plugins.functional.debug import value_checks_enabled
 
 Stride = Union[float, Sequence[float]]
@@ -66,3 +68,49 @@ def check_finite(
             index = tuple(bad.nonzero()[0].tolist())
             got = f'{tensor[index].tolist()} at index {index}'
             raise ValueError(message(what, argument, rule, got, advice))
+
+
+def ignore_weights(
+    what: str,
+    boxes: Tensor,
+    map_size_hw: tuple[int, int],
+    strides: tuple[float, ...],
+    indices: Sequence[Tensor],
+    mask: Tensor,
+) -> list[Tensor]:
+    """Return 0 in every cell that a region touches, but for those of the peaks, and 1 elsewhere.
+
+    Args:
+        what: name of the caller, for the error text.
+        boxes: (B, M, 4), regions in px of the input, padded with zeros.
+        map_size_hw: H, W of the maps.
+        strides: px of the input per cell along x and y.
+        indices: cells of the objects' peaks (B, N), row * W + column, for each heatmap.
+        mask: (B, N) bool, which objects count.
+
+    Returns:
+        (B, 1, H, W) for each of ``indices``.
+
+    Raises:
+        ValueError: a wrong shape.
+    """
+    if boxes.dim() != 3 or boxes.shape[0] != len(mask) or boxes.shape[2] != 4:
+        rule, step = f'have the shape ({len(mask)}, M, 4)', 'Pad them with pad_rows'
+        raise ValueError(message(what, 'ignore_boxes', rule, tuple(boxes.shape), step))
+    x1, y1, x2, y2 = boxes.to(compute_dtype(boxes)).unbind(-1)
+    columns = _touched(x1 / strides[0], x2 / strides[0], map_size_hw[1])
+    rows = _touched(y1 / strides[1], y2 / strides[1], map_size_hw[0])
+    counts = torch.bmm(rows.transpose(1, 2), columns).flatten(1) == 0
+    weights = []
+    for index in indices:
+        peaks = torch.zeros_like(counts, dtype=torch.int32).scatter_add(1, index, mask.int())
+        weight = (counts | (peaks > 0)).to(columns.dtype)
+        weights.append(weight.view(len(mask), 1, *map_size_hw))
+    return weights
+
+
+def _touched(low: Tensor, high: Tensor, cells: int) -> Tensor:
+    """Return 1 for each cell that an interval overlaps and 0 for the others, (B, M, cells)."""
+    cell = torch.arange(cells, device=low.device)
+    low, high = low.unsqueeze(-1), high.unsqueeze(-1)
+    return ((cell + 1 > low) & (cell < high) & (low < high)).to(low.dtype)

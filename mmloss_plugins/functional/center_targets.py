@@ -19,6 +19,7 @@ from mmloss_plugins.functional._objects import (
     check_finite,
     check_padding,
     check_sizes,
+    ignore_weights,
     strides_xy,
 )
 from mmloss_plugins.functional.closed_form import compute_dtype
@@ -144,7 +145,7 @@ def center_targets(
     index = row.long() * width + column.long()
     weight = None
     if ignore_boxes is not None:
-        weight = _ignore_weight(what, ignore_boxes, map_size_hw, strides, index, mask)
+        (weight,) = ignore_weights(what, ignore_boxes, map_size_hw, strides, [index], mask)
     return CenterTargets(heatmap, index, centre - cell, size_wh, labels, mask, weight)
 
 
@@ -214,30 +215,3 @@ def _clipped(low: Tensor, high: Tensor, cells: int, stride: float) -> tuple[Tens
     low, high = (edge.clamp(0, cells * stride) for edge in (low, high))
     # In MMDetection's order, so that both round to the same cell.
     return (low + high) * (1 / stride) / 2, (high - low) * (1 / stride)
-
-
-def _ignore_weight(
-    what: str,
-    boxes: Tensor,
-    map_size_hw: tuple[int, int],
-    strides: tuple[float, ...],
-    index: Tensor,
-    mask: Tensor,
-) -> Tensor:
-    if boxes.dim() != 3 or boxes.shape[0] != len(mask) or boxes.shape[2] != 4:
-        rule, step = f'have the shape ({len(mask)}, M, 4)', 'Pad them with pad_rows'
-        raise ValueError(message(what, 'ignore_boxes', rule, tuple(boxes.shape), step))
-    x1, y1, x2, y2 = boxes.to(compute_dtype(boxes)).unbind(-1)
-    columns = _touched(x1 / strides[0], x2 / strides[0], map_size_hw[1])
-    rows = _touched(y1 / strides[1], y2 / strides[1], map_size_hw[0])
-    ignored = torch.bmm(rows.transpose(1, 2), columns).flatten(1) > 0
-    centres = torch.zeros_like(ignored, dtype=torch.int32).scatter_add(1, index, mask.int())
-    weight = ~ignored | (centres > 0)
-    return weight.to(columns.dtype).view(len(mask), 1, *map_size_hw)
-
-
-def _touched(low: Tensor, high: Tensor, cells: int) -> Tensor:
-    """Return 1 for each cell that an interval overlaps and 0 for the others, (B, M, cells)."""
-    cell = torch.arange(cells, device=low.device)
-    low, high = low.unsqueeze(-1), high.unsqueeze(-1)
-    return ((cell + 1 > low) & (cell < high) & (low < high)).to(low.dtype)

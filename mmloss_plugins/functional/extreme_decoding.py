@@ -24,6 +24,7 @@ AXES = ('x', 'y')
 GHOST_ORDERS = ('joint', 'sequential')
 
 
+@torch.no_grad()
 def edge_aggregate(probs: Tensor, axis: str, weight: float = 0.1) -> Tensor:
     r"""Add to each cell what lies on its slopes, so that a flat edge gets one clear extreme point.
 
@@ -41,7 +42,8 @@ def edge_aggregate(probs: Tensor, axis: str, weight: float = 0.1) -> Tensor:
         weight: lambda, in [0, 1]; 0.1 in the paper.
 
     Returns:
-        Same shape, float32 (float64 for float64 ``probs``), at least ``probs``; may exceed 1.
+        Same shape, float32 (float64 for float64 ``probs``), at least ``probs``; may exceed 1. No
+        gradient.
 
     Raises:
         ValueError: ``axis`` is unknown, or ``weight`` outside [0, 1].
@@ -68,6 +70,7 @@ def edge_aggregate(probs: Tensor, axis: str, weight: float = 0.1) -> Tensor:
     return aggregate_lines(probs.transpose(-1, -2), weight).transpose(-1, -2)
 
 
+@torch.no_grad()
 def extreme_decode(
     extreme_probs: FourMaps,
     center_probs: Tensor,
@@ -108,7 +111,7 @@ def extreme_decode(
     Returns:
         Shape (B, D, 14), float32 (float64 for float64 maps), in cells, best first: x1, y1, x2, y2,
         score, x and y of the top, left, bottom and right point, class. Rows without a detection
-        have the score and the class -1 and zeros; detections have scores >= 0.
+        have the score and the class -1 and zeros; detections have scores >= 0. No gradient.
 
     Raises:
         ValueError: shapes do not fit, or an option is outside its range. With

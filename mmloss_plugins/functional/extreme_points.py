@@ -18,6 +18,7 @@ from mmloss_plugins.functional._objects import (
     check_finite,
     check_padding,
     check_sizes,
+    ignore_weights,
     strides_xy,
 )
 from mmloss_plugins.functional.closed_form import compute_dtype
@@ -39,6 +40,9 @@ class ExtremeTargets(NamedTuple):
         offset: four of (B, N, 2), point (x, y) minus its cell, in [0, 1]; 0 where not ``mask``.
         labels: (B, N) int64, class of each object; 0 where ``mask`` is False.
         mask: (B, N) bool, which objects count.
+        extreme_weights: four of (B, 1, H, W), 0 in ignore regions and 1 elsewhere and at the
+            points; None without ignore boxes.
+        center_weight: (B, 1, H, W), the same for the centres.
     """
 
     extreme_heatmaps: tuple[Tensor, ...]
@@ -47,6 +51,8 @@ class ExtremeTargets(NamedTuple):
     offset: tuple[Tensor, ...]
     labels: Tensor
     mask: Tensor
+    extreme_weights: tuple[Tensor, ...] | None
+    center_weight: Tensor | None
 
 
 def extreme_targets(
@@ -57,6 +63,7 @@ def extreme_targets(
     map_size_hw: tuple[int, int],
     stride: Stride,
     *,
+    ignore_boxes: Tensor | None = None,
     agnostic: bool = False,
     radius_impl: str = 'centernet',
     min_overlap: float | None = None,
@@ -74,6 +81,9 @@ def extreme_targets(
         num_classes: C.
         map_size_hw: H, W of the maps.
         stride: px of the input per cell, a number or (x, y).
+        ignore_boxes: (B, M, 4) regions in which the background does not count, padded with
+            zeros. Every cell that a region touches gets weight 0, in each map but for those of
+            its peaks.
         agnostic: one extreme-point map for all classes; the centre map always has one per class.
         radius_impl: see :func:`gaussian_radius`; that of the authors is 'centernet', with the
             size of the box rounded up to whole cells.
@@ -88,8 +98,8 @@ def extreme_targets(
             outside [0, num_classes).
 
     Differs from:
-        The authors' sampler, which loops over the objects, clips to W - 1 and H - 1, and takes
-        whole pixels as points and the annotated box for the radius.
+        The authors' sampler, which loops over the objects, clips to W - 1 and H - 1, takes whole
+        pixels as points and the annotated box for the radius, and counts crowds as background.
 
     Reference:
         https://arxiv.org/abs/1901.08043, section 4.1.
@@ -115,10 +125,13 @@ def extreme_targets(
     check_finite(what, 'points', points, labels, valid, num_classes, step)
     height, width = map_size_hw
     dtype = compute_dtype(points)
-    limit = torch.tensor((width, height), dtype=dtype, device=points.device)
-    cells = points.to(dtype) / torch.tensor(strides, dtype=dtype, device=points.device)
-    cells = cells.clamp(min=torch.zeros_like(limit), max=limit)
-    low, high = _span(cells)
+    # Per axis: a tensor of the sizes would have to be copied to the device, which waits for it.
+    x, y = (
+        (part.to(dtype) / stride_px).clamp(0, size)
+        for part, stride_px, size in zip(points.unbind(-1), strides, (width, height))
+    )
+    points = torch.stack((x, y), -1)
+    low, high = _span(points)
     size_wh = high - low
     # Not size > 0: a point with NaN has to show in the loss.
     mask = valid.bool() & ~(size_wh <= 0).any(-1)
@@ -135,15 +148,22 @@ def extreme_targets(
         shape = (classes, height, width)
         return draw_peaks(cell, radius, label, mask, shape, max_radius=largest, dtype=dtype)
 
-    found = [_cell_and_offset(point, mask, limit) for point in cells.unbind(2)]
-    center, _ = _cell_and_offset((low + high) / 2, mask, limit)
+    every = (*points.unbind(2), (low + high) / 2)
+    found = [_cell_and_offset(point, mask, map_size_hw) for point in every]
+    cells = [cell for cell, _ in found]
+    indices = [cell[..., 1] * width + cell[..., 0] for cell in cells]
+    weights = None
+    if ignore_boxes is not None:
+        weights = ignore_weights(what, ignore_boxes, map_size_hw, strides, indices, mask)
     return ExtremeTargets(
-        extreme_heatmaps=tuple(peaks(cell, agnostic) for cell, _ in found),
-        center_heatmap=peaks(center, False),
-        cell_index=tuple(cell[..., 1] * width + cell[..., 0] for cell, _ in found),
-        offset=tuple(offset for _, offset in found),
+        extreme_heatmaps=tuple(peaks(cell, agnostic) for cell in cells[:SIDES]),
+        center_heatmap=peaks(cells[SIDES], False),
+        cell_index=tuple(indices[:SIDES]),
+        offset=tuple(offset for _, offset in found[:SIDES]),
         labels=labels,
         mask=mask,
+        extreme_weights=None if weights is None else tuple(weights[:SIDES]),
+        center_weight=None if weights is None else weights[SIDES],
     )
 
 
@@ -154,11 +174,17 @@ def _span(points: Tensor) -> tuple[Tensor, Tensor]:
     return low, torch.stack((right[..., 0], bottom[..., 1]), -1)
 
 
-def _cell_and_offset(point: Tensor, mask: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+def _cell_and_offset(
+    point: Tensor, mask: Tensor, map_size_hw: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """Return the cells (B, N, 2), as int64, and what is left of points (B, N, 2)."""
     point = torch.where(mask.unsqueeze(-1), point, 0)
     # A point on the far border belongs to the last cell.
-    cell = torch.minimum(point.nan_to_num().floor(), limit - 1)
+    parts = [
+        part.nan_to_num().floor().clamp(max=size - 1)
+        for part, size in zip(point.unbind(-1), reversed(map_size_hw))
+    ]
+    cell = torch.stack(parts, -1)
     return cell.long(), point - cell
 
 

@@ -3,6 +3,7 @@
 from mmloss_plugins.losses.balanced_bce import BalancedBCELoss
 from mmloss_plugins.losses.base import BaseLoss
 from mmloss_plugins.losses.boxes import CIoULoss, DIoULoss, GIoULoss, IoULoss
+from mmloss_plugins.losses.center import CenterLoss
 from mmloss_plugins.losses.centernet import CtdetLoss, ExdetLoss, RegL1Loss
 from mmloss_plugins.losses.dice import DiceLoss
 from mmloss_plugins.losses.dsnt import (
@@ -14,6 +15,7 @@ from mmloss_plugins.losses.dsnt import (
 )
 from mmloss_plugins.losses.focal import GaussianFocalLoss, SigmoidFocalLoss
 from mmloss_plugins.losses.heatmap import HeatmapMSELoss, PixelSoftmaxCELoss, SpatialSoftmaxCELoss
+from mmloss_plugins.losses.label_smoothing import LabelSmoothLoss
 from mmloss_plugins.losses.multi import MultiLoss
 from mmloss_plugins.losses.offset_heatmap import OffsetHeatmapLoss
 from mmloss_plugins.losses.regression import L1Loss, MSELoss, SmoothL1Loss
@@ -25,6 +27,7 @@ __all__ = [
     'BalancedBCELoss',
     'BaseLoss',
     'CIoULoss',
+    'CenterLoss',
     'CtdetLoss',
     'DIoULoss',
     'DiceLoss',
@@ -40,6 +43,7 @@ __all__ = [
     'IoULoss',
     'KLDiscretLoss',
     'L1Loss',
+    'LabelSmoothLoss',
     'MSELoss',
     'MultiLoss',
     'OffsetHeatmapLoss',

@@ -139,12 +139,15 @@ class SigmoidFocalLoss(PositivesLoss):
             for each class (dimension 1 of ``pred``), or None or -1 for no balancing.
         gamma: exponent, at least 0; 0 gives the alpha-balanced BCE.
         ignore_index: elements with this target drop out, also of ``mean_over='valid'``.
-        use_sigmoid: MMDetection's dense heads read it in the config; has to be True.
+        use_sigmoid: has to be True. MMDetection's dense heads read it in the config, so write it
+            there: without it they add a channel for background, with ``mmdet.FocalLoss`` too.
         activated: ``pred`` holds probabilities instead of logits, as in TOOD; what this costs
             stands in :func:`functional.gaussian_focal`.
         mean_over: 'all' (default, as in torchvision and MMDetection), 'valid', 'positives' or
             'positives_per_image', see :class:`PositivesLoss`. Positive is a target above 0.5 or
-            a class label in 0...C-1.
+            a class label in 0...C-1. MMDetection's dense heads divide by the positives of the
+            batch, with ``avg_factor``, whatever stands here; ``mmloss_plugins.FCOSHead`` heeds
+            'positives_per_image'.
         base_options: ``reduction``, ``loss_weight``, ``use_target_weight``, ``loss_name``,
             ``compile``; see :class:`BaseLoss`.
     """

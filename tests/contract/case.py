@@ -32,6 +32,8 @@ class Variant:
             leave such a variant out, and its own tests compare the gradient with an oracle.
         per_rank: why the loss of a batch is not that of its parts (mining or a ratio over the
             batch); the law on several processes leaves such a variant out.
+        state: why the loss has something in the checkpoint. It is built for evaluation, so that
+            calls do not change what the next one gives.
         make: inputs of another kind than the case's, such as class labels instead of maps.
     """
 
@@ -42,6 +44,7 @@ class Variant:
     coupled: str = ''
     per_rank: str = ''
     surrogate: str = ''
+    state: str = ''
     make: Callable[[int, int, int, torch.dtype], tuple[Tree, Tree]] | None = None
 
 

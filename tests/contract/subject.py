@@ -45,7 +45,8 @@ class Subject:
 
     def build(self, **options: Any) -> BaseLoss:
         """Build the loss as a config does."""
-        return MODELS.build({'type': f'{SCOPE}.{self.name}', **self.variant.options, **options})
+        loss = MODELS.build({'type': f'{SCOPE}.{self.name}', **self.variant.options, **options})
+        return loss.eval() if self.variant.state else loss
 
     def make(
         self, batch: int = 5, units: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import pytest
@@ -21,13 +22,13 @@ def message_of(function, *args, **kwargs):
 def test_bad_options_are_refused_by_the_constructor(plain):
     assert {'unknown argument', 'reduction', 'mean_over'} <= set(plain.case.bad_options)
     for options in plain.case.bad_options.values():
-        text = message_of(type(plain.build()), **options)
+        text = message_of(type(plain.build()), **{**plain.variant.options, **options})
         assert text.startswith(f'{plain.name}: ')
         assert any(argument in text for argument in options), text
 
 
 def test_a_typo_gets_the_right_word(plain):
-    cls = type(plain.build())
+    cls = functools.partial(type(plain.build()), **plain.variant.options)
     with pytest.raises(TypeError, match=r"got 'loss_wieght'\. Did you mean 'loss_weight'\?"):
         cls(loss_wieght=2.0)
     with pytest.raises(ValueError, match=r"got 'meen'\. Did you mean 'mean'\?"):

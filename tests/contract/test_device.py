@@ -107,9 +107,9 @@ def test_no_value_is_needed(subject):
 
 
 def test_no_loop_over_elements(subject):
-    loss = subject.build()
-
     def count(batch, units):
+        # A new one: the gradient of parameters adds up over calls.
+        loss = subject.build()
         pred, target = subject.make(batch, units)
         weight = subject.weight(batch, units)
         with Operators() as operators:

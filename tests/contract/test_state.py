@@ -45,6 +45,9 @@ def test_copies_of_a_loss_that_compiles(plain):
 
 def test_nothing_in_the_checkpoint(subject):
     loss = subject.build()
+    if subject.variant.state:
+        assert loss.state_dict(), f'nothing is kept, so what about: {subject.variant.state}'
+        return
     assert not loss.state_dict(), 'constants belong in non-persistent buffers'
     assert not list(loss.parameters()), 'parameters belong in a head'
     assert not any(isinstance(value, torch.Tensor) for value in vars(loss).values()), (

@@ -173,6 +173,24 @@ def test_an_empty_mask_gets_the_points_of_its_box(kind):
     assert points[0, 0, 1] == 5
 
 
+def annotated(**second):
+    """Points from the annotations of two objects of an image, as MMDetection loads them."""
+    box = [10.0, 5, 30, 35]
+    first = dict(mask=[[10.0, 5, 30, 20, 12, 35]])
+    instances = [dict(bbox=box, bbox_label=0, ignore_flag=0, **more) for more in (first, second)]
+    results = dict(instances=instances, ori_shape=(HEIGHT, WIDTH), img_shape=(HEIGHT, WIDTH))
+    load = dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False)
+    return run(results, load)
+
+
+def test_an_object_without_a_mask_is_annotated_with_the_corners_of_its_box():
+    with pytest.raises(KeyError, match='mask'):
+        annotated()
+    first, second = annotated(mask=[[10.0, 5, 30, 5, 30, 35, 10, 35]])
+    assert first.tolist() == [[10, 5], [10, 5], [12, 35], [30, 20]]
+    assert second.tolist() == [[20, 5], [10, 20], [20, 35], [30, 20]]
+
+
 def test_polygons_give_the_corners_of_the_triangle():
     assert run(record('polygon'))[0].tolist() == [[10, 5], [10, 5], [12, 35], [30, 20]]
 

@@ -220,6 +220,13 @@ def test_half_precision_maps_are_decoded_in_float32(dtype):
     assert_same_detections(found, F.extreme_decode(whole[:4], whole[4], top_k=12), 1000)
 
 
+def test_maps_of_a_training_step_give_no_gradient():
+    maps = one_object()
+    found = F.extreme_decode(maps[:4].requires_grad_(), maps[4], num_dets=2)[0]
+    assert_close(found, decode_one(one_object()))
+    assert not found.requires_grad
+
+
 def test_an_image_is_decoded_as_if_alone_and_maps_stay():
     maps = realistic(batch=3, seed=8)
     before = maps.clone()

@@ -136,6 +136,45 @@ def test_what_lies_outside_is_left_out(move):
     assert found.center_heatmap.sum() == found.extreme_heatmaps[0].sum() == 0
 
 
+# --- ignore regions ---------------------------------------------------------------------------
+
+
+def test_ignore_regions_silence_every_cell_that_they_touch():
+    # 9 to 15 px in x and 0 to 13 in y at 4 px per cell: columns 2 and 3, rows 0 to 3. The region
+    # of the other image has no area.
+    regions = torch.tensor([[[9.0, 0.0, 15.0, 13.0]], [[8.0, 8.0, 8.0, 20.0]]])
+    points, labels, valid = some_points(seed=1)
+    found = targets(points, labels, torch.zeros_like(valid), ignore_boxes=regions)
+    expected = torch.ones(2, 1, H, W)
+    expected[0, 0, 0:4, 2:4] = 0
+    for weight in (*found.extreme_weights, found.center_weight):
+        assert_close(weight, expected)
+
+
+def test_the_peaks_in_an_ignore_region_count_each_in_its_own_map():
+    points, labels, valid = one([[9.5, 5.0], [6.0, 13.0], [12.0, 19.0], [17.0, 11.0]])
+    whole = torch.tensor([[[0.0, 0.0, W * STRIDE, H * STRIDE], [0.0, 0.0, 0.0, 0.0]]])
+    found = targets(points, labels, valid, ignore_boxes=whole)
+    # (x, y) in cells: top (2.4, 1.25), left (1.5, 3.25), bottom (3, 4.75), right (4.25, 2.75),
+    # and the middle (11.5, 12) / 4 = (2.875, 3).
+    cells = [(2, 1), (1, 3), (3, 4), (4, 2), (2, 3)]
+    for weight, (x, y) in zip((*found.extreme_weights, found.center_weight), cells):
+        assert weight.sum() == weight[0, 0, y, x] == 1
+
+
+def test_without_ignore_regions_there_are_no_weights():
+    found = targets(*some_points())
+    assert found.extreme_weights is None
+    assert found.center_weight is None
+
+
+def test_ignore_regions_change_nothing_else():
+    case = some_points(seed=2)
+    regions = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0)).cumsum(-1) * 20
+    for ours, theirs in zip(targets(*case, ignore_boxes=regions)[:6], targets(*case)[:6]):
+        assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize('batch', [0, 2])
 def test_images_without_objects(batch):
     empty = torch.zeros(batch, 0, 4, 2), torch.zeros(batch, 0).long(), torch.zeros(batch, 0).bool()
@@ -159,6 +198,7 @@ def test_a_stride_per_axis():
         (dict(points=torch.zeros(2, 5, 8)), r'points must have the shape \(B, N, 4, 2\)'),
         (dict(labels=torch.zeros(2, 4)), r'labels must have the shape \(2, 5\) of points'),
         (dict(valid=torch.zeros(5)), r'valid must have the shape \(2, 5\) of points'),
+        (dict(ignore_boxes=torch.zeros(3, 1, 4)), r'ignore_boxes must have the shape \(2, M, 4\)'),
         (dict(stride=0), 'stride must be positive'),
         (dict(num_classes=0), 'num_classes must be at least 1'),
         (dict(radius_impl='cornernet'), "radius_impl must be one of .*Did you mean 'centernet'"),
