@@ -21,6 +21,14 @@ except ModuleNotFoundError as error:
         raise
     MMPOSE_CODECS = None
 
+try:
+    import mmdet
+except ModuleNotFoundError as error:
+    if error.name is None or error.name.split('.')[0] != 'mmdet':
+        raise
+    mmdet = None
+HAS_MMDET = mmdet is not None
+
 SCOPE = 'mmloss_plugins'
 
 MODELS = Registry(

@@ -1,7 +1,8 @@
-"""CenterNet beside MMDetection's CenterNetHead: targets, the loss on given maps, decoding."""
+"""CenterNet beside MMDetection's CenterNetHead: targets, loss, step of the head, decoding."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 from collections.abc import Callable
@@ -15,11 +16,14 @@ from benchmarks.harness import Bar, Contender, Row, Step
 BATCH, OBJECTS, CLASSES, CELLS, STRIDE = 16, 30, 80, 128, 4
 INPUT = CELLS * STRIDE
 LOSS_BATCH = 8  # of the loss, whose gradients take several times the memory of the maps
+CHANNELS = 64  # of the features and between the convolutions of the head
 TOP_K = 100
 OURS, PEER = 'ours', 'MMDet'
+EVERYWHERE = 'ours, offsets and sizes in all cells'
 HEATMAP_FLOOR = {
     'targets': 'floor: zeros of the heatmaps',
     'loss': 'floor: clone of the heatmaps',
+    'head': 'floor: convolutions of the heatmap alone',
     'decode': 'floor: clone of the heatmaps',
 }
 
@@ -30,6 +34,7 @@ def make_rows(device: torch.device, seed: int) -> list[Row]:
     return [
         make_row('targets', BATCH, scene.our_targets, scene.mmdet_targets, scene.zeros, 40),
         make_row('loss', LOSS_BATCH, scene.our_loss, scene.mmdet_loss, scene.clone, 3),
+        head_row(scene),
         make_row('decode', BATCH, scene.our_boxes, scene.mmdet_boxes, scene.clone, 1),
     ]
 
@@ -46,6 +51,8 @@ def make_row(
     title = {
         'targets': f'Targets of {batch} images with {OBJECTS} boxes',
         'loss': f'Targets, loss and gradient of the maps, {batch} images with {OBJECTS} boxes',
+        'head': f'Step of the head on features of {CHANNELS} channels: convolutions, targets, loss '
+        f'and gradient, {batch} images with {OBJECTS} boxes',
         'decode': f'Boxes of {batch} images, k = {TOP_K}',
     }[name]
     return Row(
@@ -61,19 +68,44 @@ def make_row(
     )
 
 
-def mmdet_head() -> Any:
-    """Return MMDetection's head; its convolutions are not run."""
+def head_row(scene: LazyScene) -> Row:
+    """Return the row of a training step of the head, with what its convolutions take.
+
+    Those of the heatmap are the same on both sides and bound the ratio. The others ours computes
+    in the cells of the objects; the second line does so in all cells, as MMDetection does.
+    """
+    row = make_row('head', LOSS_BATCH, scene.our_step, scene.mmdet_step, scene.heatmap_branch, 3)
+    build = functools.partial(scene.our_step, LOSS_BATCH, everywhere=True)
+    contenders = dict(row.contenders)
+    peer, floor = contenders.pop(PEER), contenders.pop(HEATMAP_FLOOR['head'])
+    contenders[EVERYWHERE] = Contender('ours', build, 1.0)
+    contenders.update({PEER: peer, HEATMAP_FLOOR['head']: floor})
+    return dataclasses.replace(row, contenders=contenders)
+
+
+def mmdet_head(channels: int = 4) -> Any:
+    """Return MMDetection's head; with 4 channels where its convolutions are not run."""
     config = importlib.import_module('mmengine.config').ConfigDict
     scope = importlib.import_module('mmengine.registry').DefaultScope
     heads = importlib.import_module('mmdet.models.dense_heads')
     test_cfg = config(topk=TOP_K, local_maximum_kernel=3, max_per_img=TOP_K)
     with scope.overwrite_default_scope('mmdet'):
-        return heads.CenterNetHead(4, 4, CLASSES, test_cfg=test_cfg)
+        return heads.CenterNetHead(channels, channels, CLASSES, test_cfg=test_cfg)
 
 
 def sample(heatmap: Tensor) -> Tensor:
     """Return a sum over some cells: enough to compare, and cheap beside the targets."""
     return heatmap.view(-1)[::1009].sum()
+
+
+def with_backward(forward: Callable[[], Tensor], leaves: list[Tensor]) -> Step:
+    """Return a step that computes the gradients of ``leaves`` and drops them."""
+
+    def drop_gradients() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+
+    return Step(forward, lambda value: value.backward(), drop_gradients)
 
 
 class LazyScene:
@@ -152,16 +184,73 @@ class LazyScene:
 
     def training_step(self, loss: Callable[..., Tensor], batch: int) -> Step:
         leaves = [part[:batch].clone().requires_grad_() for part in self.maps]
+        return with_backward(lambda: loss(*leaves), leaves)
 
-        def drop_gradients() -> None:
-            for leaf in leaves:
-                leaf.grad = None
+    @functools.cached_property
+    def features(self) -> Tensor:
+        """What a neck gives to the head."""
+        generator = torch.Generator().manual_seed(self.seed)
+        shape = (LOSS_BATCH, CHANNELS, CELLS, CELLS)
+        return torch.randn(shape, generator=generator).relu().to(self.device)
 
-        return Step(
-            forward=lambda: loss(*leaves),
-            backward=lambda value: value.backward(),
-            reset=drop_gradients,
-        )
+    @functools.cached_property
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Weights of both heads."""
+        torch.manual_seed(self.seed)
+        head = mmdet_head(CHANNELS)
+        head.init_weights()
+        return dict(head.state_dict())
+
+    def samples(self, batch: int) -> list[Any]:
+        """Annotated images as MMDetection's data preprocessor leaves them."""
+        sample_type = importlib.import_module('mmdet.structures').DetDataSample
+        instance = importlib.import_module('mmengine.structures').InstanceData
+        found = []
+        for boxes, labels in list(zip(*self.boxes))[:batch]:
+            found.append(sample_type(metainfo={'batch_input_shape': (INPUT, INPUT)}))
+            found[-1].gt_instances = instance(bboxes=boxes, labels=labels)
+        return found
+
+    def our_step(self, batch: int, everywhere: bool = False) -> Step:
+        head = self.our_head()
+        samples, (features, leaves) = self.samples(batch), self.leaves(head, batch)
+        objects, metas = ([each.gt_instances for each in samples], [s.metainfo for s in samples])
+
+        def forward() -> Tensor:
+            if everywhere:
+                terms = head.loss_by_feat(*head((features,)), objects, metas)
+            else:
+                terms = head.loss((features,), samples)
+            return torch.stack(list(terms.values())).sum()
+
+        return with_backward(forward, leaves)
+
+    def our_head(self) -> Any:
+        heads = importlib.import_module('mmloss_plugins.heads')
+        head = heads.CenterNetHead(CHANNELS, CHANNELS, CLASSES, radius_impl='mmdet')
+        head.load_state_dict(self.checkpoint)
+        return head.to(self.device)
+
+    def mmdet_step(self, batch: int) -> Step:
+        head = mmdet_head(CHANNELS).to(self.device)
+        head.load_state_dict(self.checkpoint)
+        samples, (features, leaves) = self.samples(batch), self.leaves(head, batch)
+
+        def forward() -> Tensor:
+            return torch.stack(list(head.loss((features,), samples).values())).sum()
+
+        return with_backward(forward, leaves)
+
+    def heatmap_branch(self, batch: int) -> Step:
+        """The convolutions that neither side can do without."""
+        branch = self.our_head().stacks[0]['heatmap']
+        features, leaves = self.leaves(branch, batch)
+        return with_backward(lambda: branch(features).sum(), leaves)
+
+    def leaves(self, module: Any, batch: int) -> tuple[Tensor, list[Tensor]]:
+        """Return features that need a gradient, and all that gets one."""
+        features = self.features[:batch].clone().requires_grad_()
+        return features, [features, *module.parameters()]
 
     def our_boxes(self, batch: int) -> Step:
         functional = importlib.import_module('mmloss_plugins.functional')

@@ -1,6 +1,6 @@
 """Heads that wire backbones, codecs and losses together; each needs its own host alone."""
 
-from mmloss_plugins.registry import MMPOSE_CODECS
+from mmloss_plugins.registry import HAS_MMDET, MMPOSE_CODECS
 
 __all__ = []
 
@@ -11,3 +11,10 @@ if MMPOSE_CODECS is not None:
     from mmloss_plugins.heads.offset_heatmap import OffsetHeatmapHead
 
     __all__ += ['DSNTHead', 'FCHeatmapHead', 'HeatmapHead', 'OffsetHeatmapHead']
+
+if HAS_MMDET:
+    from mmloss_plugins.heads.centernet import CenterNetHead
+    from mmloss_plugins.heads.extremenet import ExtremeNetHead
+    from mmloss_plugins.heads.fcos import FCOSHead
+
+    __all__ += ['CenterNetHead', 'ExtremeNetHead', 'FCOSHead']

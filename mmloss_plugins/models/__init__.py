@@ -1,7 +1,7 @@
 """Models of MMEngine alone, and backbones; a backbone needs its own host alone."""
 
 from mmloss_plugins.models.pixel_classifier import PixelClassifier
-from mmloss_plugins.registry import MMPOSE_CODECS
+from mmloss_plugins.registry import HAS_MMDET, MMPOSE_CODECS
 
 __all__ = ['PixelClassifier']
 
@@ -9,3 +9,8 @@ if MMPOSE_CODECS is not None:
     from mmloss_plugins.models.dilated_resnet import DilatedResNet
 
     __all__ += ['DilatedResNet']
+
+if HAS_MMDET:
+    from mmloss_plugins.models.heatmap_detector import HeatmapDetector
+
+    __all__ += ['HeatmapDetector']
