@@ -1,7 +1,8 @@
 """``python -m mmloss_plugins.visualization CONFIG CHECKPOINT --out DIR`` draws a run.
 
 ``python -m mmloss_plugins.visualization dsnt WORK_DIR ... --out FILE`` draws the heatmaps that runs
-with a DSNT head have learned.
+with a DSNT head have learned. The words ``detections``, ``centernet`` and ``extremenet`` draw
+detectors.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmloss_plugins.visualization import dsnt
-from mmloss_plugins.visualization._run import check_checkpoint, load_config
+from mmloss_plugins.visualization import detection, dsnt
+from mmloss_plugins.visualization._detection_run import DetectionRun, is_detector
+from mmloss_plugins.visualization._figure import import_matplotlib
+from mmloss_plugins.visualization._run import check_checkpoint, load_config, read_config
 from mmloss_plugins.visualization.curves import draw_curves
 from mmloss_plugins.visualization.pose import draw_predictions
 from mmloss_plugins.visualization.simcc import draw_simcc, has_simcc_codec
@@ -25,9 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ['dsnt']:
         return dsnt.main(arguments[1:])
+    if arguments and arguments[0] in detection.COMMANDS:
+        return detection.main(arguments)
     options = _parser().parse_args(arguments)
     try:
-        config = load_config(options.config)
+        config = read_config(options.config)
+        if not is_detector(config):
+            config = load_config(config)
         config.merge_from_dict(options.cfg_options)
         check_checkpoint(options.checkpoint)
         for path in draw(config, options):
@@ -39,20 +46,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def draw(config: Config, options: argparse.Namespace) -> list[Path]:
-    """Write predictions.png, simcc.png for a SimCC-like head, and curves.png if there is a log.
+    """Write pictures of the model, and curves.png if there is a log.
+
+    Of a pose model predictions.png, and simcc.png for a SimCC-like head; of a detector
+    detections.png, and centernet.png or extremenet.png for a head with such heatmaps.
 
     Raises:
         FileNotFoundError: the data set is missing, or ``--work-dir`` holds no training log.
-        ModuleNotFoundError: matplotlib or MMPose is not installed.
+        ModuleNotFoundError: matplotlib, MMPose or MMDetection is not installed.
         ValueError: the config does not fit.
     """
     out = Path(options.out)
     run = config, options.checkpoint
-    written = [out / 'predictions.png']
-    draw_predictions(*run, written[0], num=options.num, device=options.device)
-    if has_simcc_codec(config):
-        written.append(out / 'simcc.png')
-        draw_simcc(*run, written[-1], device=options.device)
+    if is_detector(config):
+        import_matplotlib()
+        opened = DetectionRun(run, options.device)
+        written = detection.draw_run(opened, out, options.num)
+    else:
+        written = [out / 'predictions.png']
+        draw_predictions(*run, written[0], num=options.num, device=options.device)
+        if has_simcc_codec(config):
+            written.append(out / 'simcc.png')
+            draw_simcc(*run, written[-1], device=options.device)
     work_dir = Path(options.work_dir or Path(options.checkpoint).parent)
     try:
         draw_curves(work_dir, out / 'curves.png')
@@ -67,14 +82,20 @@ def draw(config: Config, options: argparse.Namespace) -> list[Path]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m mmloss_plugins.visualization',
-        description='Draw predictions over labels, SimCC distributions, and loss and metric curves',
+        description='Draw predictions over labels, SimCC distributions, detections, heatmaps of '
+        'CenterNet and ExtremeNet, and loss and metric curves',
         epilog='With the word dsnt in place of CONFIG: the heatmaps that DSNT heads have learned; '
-        'see python -m mmloss_plugins.visualization dsnt --help',
+        'with detections, centernet or extremenet: one picture of a detector, or several runs in '
+        'one; see python -m mmloss_plugins.visualization WORD --help',
     )
-    parser.add_argument('config', help='config of a top-down MMPose model')
+    parser.add_argument(
+        'config', help='config of a top-down MMPose model or of an MMDetection model'
+    )
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--out', required=True, help='folder for the pictures')
-    parser.add_argument('--num', type=int, default=8, help='val images in predictions.png')
+    parser.add_argument(
+        '--num', type=int, default=8, help='val images in predictions.png or detections.png'
+    )
     parser.add_argument(
         '--work-dir', help="folder with the run's log; the checkpoint's folder if not given"
     )

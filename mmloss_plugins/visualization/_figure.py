@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,13 @@ def new_figure(width: float, height: float, layout: str | None = 'constrained') 
     return figure
 
 
-def save(figure: Any, out_file: str | Path) -> Path:
+def save(figure: Any, out_file: str | Path, keep: Sequence[str] = ()) -> Path:
     """Write ``figure`` as a PNG of at most ``MAX_BYTES``, with fewer colours if need be.
+
+    Args:
+        figure: of matplotlib.
+        out_file: PNG to write.
+        keep: colours of a legend, as '#rrggbb', that have to stay what they are.
 
     Raises:
         ValueError: ``out_file`` does not end in .png.
@@ -91,19 +97,21 @@ def save(figure: Any, out_file: str | Path) -> Path:
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png')
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_shrink(buffer.getvalue()))
+    path.write_bytes(_shrink(buffer.getvalue(), keep))
     return path
 
 
-def _shrink(png: bytes) -> bytes:
-    from PIL import Image
+def _shrink(png: bytes, keep: Sequence[str] = ()) -> bytes:
+    from PIL import Image, ImageColor
 
     if len(png) <= MAX_BYTES:
         return png
     picture = Image.open(io.BytesIO(png)).convert('RGB')
     # k-means over all pixels would take seconds. NEAREST keeps the exact colours of thin lines.
     few = picture.resize((picture.width // 4, picture.height // 4), Image.Resampling.NEAREST)
-    palette = few.quantize(256, kmeans=1)
+    palette = few.quantize(256 - len(keep), kmeans=1)
+    colours = palette.getpalette()[: 3 * (256 - len(keep))]
+    palette.putpalette([*colours, *(part for name in keep for part in ImageColor.getrgb(name))])
     # Dithering keeps shades apart but is noise to the compressor: it goes before the size does.
     attempts = itertools.product((1.0, 0.85, 0.7, 0.5, 0.35), ('FLOYDSTEINBERG', 'NONE'))
     for scale, dither in attempts:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from mmloss_plugins.errors import message
 
 WHAT = 'visualization'
 # Of checkpoints that were saved from a distributed model.
-STRIPPED = [(r'^module\.', '')]
+STRIPPED = (r'^module\.', '')
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,10 @@ class PoseRun:
     """
 
     def __init__(self, config: Any, checkpoint: str | Path, device: str = 'cpu') -> None:
-        _import_mmpose()
+        import_host('mmpose', 'run a pose model')
         self.config = load_config(config)
         self.checkpoint = check_checkpoint(checkpoint)
-        _check_data(self.config)
+        check_data(self.config)
         self.model = _load_model(self.config, self.checkpoint, device)
         self.dataset = _build_dataset(self.config)
         self.meta = self.dataset.metainfo
@@ -159,12 +161,11 @@ def make_sample(result: Any, keypoints: np.ndarray, scores: np.ndarray) -> Sampl
     )
 
 
-def load_config(config: Any) -> Any:
+def read_config(config: Any) -> Any:
     """Return a copy of ``config``, read from a file if it is a name.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a config of a top-down MMPose model.
     """
     from mmengine.config import Config
 
@@ -176,7 +177,17 @@ def load_config(config: Any) -> Any:
             )
         config = Config.fromfile(config)
     # MMPose's init_model changes the config that it gets.
-    config = copy.deepcopy(config)
+    return copy.deepcopy(config)
+
+
+def load_config(config: Any) -> Any:
+    """Return a copy of ``config``, read from a file if it is a name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a config of a top-down MMPose model.
+    """
+    config = read_config(config)
     dataset = config.get('val_dataloader') and config.val_dataloader.get('dataset')
     mode = dataset and dataset.get('data_mode', 'topdown')
     if config.get('default_scope', 'mmpose') != 'mmpose':
@@ -208,20 +219,50 @@ def check_checkpoint(checkpoint: str | Path) -> str:
     raise FileNotFoundError(message(WHAT, 'checkpoint', 'be a file', repr(name), next_step))
 
 
-def _import_mmpose() -> None:
+def find_run(work_dir: str | Path) -> tuple[Path, Path]:
+    """Return the config and the last checkpoint in the work folder of a run.
+
+    Raises:
+        FileNotFoundError: there is no config, more than one, or no checkpoint.
+    """
+    folder = Path(work_dir)
+    configs = sorted(folder.glob('*.py'))
+    if len(configs) != 1:
+        got = f'{len(configs)} in {str(folder)!r}'
+        step = 'Name the work folder of a run'
+        raise FileNotFoundError(message(WHAT, 'work_dir', 'hold one config, *.py', got, step))
+    last = folder / 'last_checkpoint'
+    if not last.is_file():
+        step = 'Train the config first'
+        got = repr(str(folder))
+        raise FileNotFoundError(message(WHAT, 'work_dir', 'hold last_checkpoint', got, step))
+    # The name alone: the folder may have been moved.
+    return configs[0], folder / Path(last.read_text().strip()).name
+
+
+def import_host(name: str, purpose: str) -> None:
+    """Import MMPose or MMDetection.
+
+    Raises:
+        ModuleNotFoundError: it is not installed; says what to do.
+    """
     try:
-        import mmpose  # noqa: F401
+        importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != 'mmpose':
+        if error.name != name:
             raise
         next_step = 'Install it, or see: python -m mmloss_plugins doctor'
         raise ModuleNotFoundError(
-            message(WHAT, 'mmpose', 'be installed to run a pose model', 'none', next_step),
-            name='mmpose',
+            message(WHAT, name, f'be installed to {purpose}', 'none', next_step), name=name
         ) from error
 
 
-def _check_data(config: Any) -> None:
+def check_data(config: Any) -> None:
+    """Refuse a config whose annotations of the val set are not there.
+
+    Raises:
+        FileNotFoundError: says how to get them, if a hook of the config knows.
+    """
     dataset = config.val_dataloader.dataset
     if 'ann_file' not in dataset:
         return
@@ -237,36 +278,46 @@ def _check_data(config: Any) -> None:
 
 
 def _load_model(config: Any, checkpoint: str, device: str) -> Any:
-    from mmengine.runner import load_checkpoint
     from mmpose.apis import init_model
+
+    with quiet():
+        model = init_model(config, device=device)
+    load_weights(model, checkpoint)
+    return model
+
+
+def load_weights(model: Any, checkpoint: str) -> None:
+    """Load the weights of a checkpoint, or refuse it if they do not fit.
+
+    MMEngine only prints what does not fit, and a picture would show random weights.
+
+    Raises:
+        ValueError: a weight of the model is missing or of another shape, or a head has more.
+    """
+    from mmengine.runner import CheckpointLoader
 
     import mmloss_plugins.compat  # noqa: F401  (torch >= 2.6 refuses MMEngine's checkpoints)
 
-    with _quiet():
-        model = init_model(config, device=device)
-        # MMEngine only prints what does not fit, and the picture would show random weights.
-        loaded = load_checkpoint(model, checkpoint, map_location='cpu', revise_keys=STRIPPED)
-    weights = {
-        re.sub(*STRIPPED[0], name): value
-        for name, value in loaded.get('state_dict', loaded).items()
-    }
-    needed = model.state_dict()
-    unfit = [
-        name
-        for name, value in needed.items()
-        if not name.endswith('num_batches_tracked')
-        and (name not in weights or weights[name].shape != value.shape)
-    ]
-    # A heatmap head can be a part of a SimCC head; losses may have weights of their own.
-    unfit += [
-        name
-        for name in weights
-        if name.startswith('head.') and name not in needed and 'loss' not in name
-    ]
+    with quiet():
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
+    loaded = loaded.get('state_dict', loaded)
+    weights = OrderedDict((re.sub(*STRIPPED, name), value) for name, value in loaded.items())
+    # Versions, by which modules load what older ones have saved.
+    weights._metadata = getattr(loaded, '_metadata', OrderedDict())
+    try:
+        missing, unknown = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        unfit = re.findall(r'size mismatch for (\S+):', str(error))
+        if not unfit:
+            raise
+    else:
+        unfit = [name for name in missing if not name.endswith('num_batches_tracked')]
+        # A heatmap head can be a part of a SimCC head; losses may have weights of their own.
+        unfit += [name for name in unknown if 'head.' in name and 'loss' not in name]
     if not unfit:
-        return model
+        return
     got = f'{checkpoint!r}, in which {len(unfit)} do not fit, such as {unfit[0]}'
-    rule = f'hold the {len(needed)} weights of the model'
+    rule = f'hold the {len(model.state_dict())} weights of the model'
     next_step = 'Pass the config that this checkpoint was trained with'
     raise ValueError(message(WHAT, 'checkpoint', rule, got, next_step))
 
@@ -278,7 +329,7 @@ def _build_dataset(config: Any) -> Any:
     # Boxes of a detector come without labels to compare with: take the labelled boxes.
     options.pop('bbox_file', None)
     options.pop('filter_cfg', None)
-    with _quiet():
+    with quiet():
         dataset = DATASETS.build(options)
     # Labels in px of the input, as the pipeline has transformed them; see simcc._in_input.
     dataset.pipeline.transforms[-1].pack_transformed = True
@@ -286,7 +337,7 @@ def _build_dataset(config: Any) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep pycocotools' prints and MMPose's warning that it found its own metainfo to itself."""
     with redirect_stdout(StringIO()), warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)

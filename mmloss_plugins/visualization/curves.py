@@ -16,7 +16,7 @@ Row = dict[str, Any]
 Runs = Union[str, Path, Mapping[str, Union[str, Path]]]
 LOSS, RATIO = 'loss', 'simcc_ratio'
 # The last words of the metrics to show, in this order.
-METRICS = ('PCK', 'AP', 'bbox_mAP', 'top1')
+METRICS = ('PCK', 'AP', 'bbox_mAP', 'bbox_mAP_50', 'top1')
 MAX_METRICS = 3
 
 

@@ -18,7 +18,7 @@ from mmengine.config import DictAction
 from mmloss_plugins.errors import message
 from mmloss_plugins.visualization import _figure
 from mmloss_plugins.visualization._dsnt_panels import LearnedMaps, Spread, draw_rows
-from mmloss_plugins.visualization._run import WHAT, PoseRun, load_config
+from mmloss_plugins.visualization._run import WHAT, PoseRun, find_run, load_config
 from mmloss_plugins.visualization.heatmap_panels import (
     Keypoints,
     choose_keypoints,
@@ -87,21 +87,10 @@ def open_run(
         FileNotFoundError: there is no config, more than one, or no checkpoint.
         ValueError: not a top-down MMPose config, or a checkpoint of another model.
     """
-    folder = Path(work_dir)
-    configs = sorted(folder.glob('*.py'))
-    if len(configs) != 1:
-        got = f'{len(configs)} in {str(folder)!r}'
-        step = 'Name the work folder of a run'
-        raise FileNotFoundError(message(WHAT, 'work_dir', 'hold one config, *.py', got, step))
-    last = folder / 'last_checkpoint'
-    if not last.is_file():
-        step = 'Train the config first'
-        got = repr(str(folder))
-        raise FileNotFoundError(message(WHAT, 'work_dir', 'hold last_checkpoint', got, step))
-    config = load_config(configs[0])
+    path, checkpoint = find_run(work_dir)
+    config = load_config(path)
     config.merge_from_dict(dict(cfg_options or {}))
-    # The name alone: the folder may have been moved.
-    return PoseRun(config, folder / Path(last.read_text().strip()).name, device)
+    return PoseRun(config, checkpoint, device)
 
 
 def measure_spread(run: PoseRun) -> Spread:

@@ -162,8 +162,8 @@ def draw_panel(ax: Any, panel: HeatmapPanel, sigmas: Sequence[float] = (1, 2)) -
     """Draw one panel on ``ax``, with one ellipse for each of ``sigmas``."""
     height, width = panel.image.shape[:2]
     place = dict(extent=(-0.5, width - 0.5, height - 0.5, -0.5), aspect='auto')
-    ax.imshow(_dim(panel.image), **place)
-    ax.imshow(_colour(panel.heatmap), interpolation='nearest', **place)
+    ax.imshow(dim(panel.image), **place)
+    ax.imshow(paint(panel.heatmap, panel.heatmap.max()), interpolation='nearest', **place)
     ax.set(xlim=place['extent'][:2], ylim=place['extent'][2:])
     ax.set_axis_off()
     if np.isfinite(panel.label).all():
@@ -209,16 +209,15 @@ def _to_rgb(image: Tensor) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(picture[..., ::-1], (*picture.shape[:2], 3)))
 
 
-def _dim(image: np.ndarray) -> np.ndarray:
+def dim(image: np.ndarray) -> np.ndarray:
     """Return a dark grey image, on which the colours of the map are the only ones."""
     grey = image.astype(np.float64) @ (0.299, 0.587, 0.114) / 255
     return np.repeat((0.1 + 0.55 * grey)[..., None], 3, axis=2)
 
 
-def _colour(heatmap: np.ndarray) -> np.ndarray:
-    """Return the map as RGBA, from clear at 0 to the brightest colour at its peak."""
+def paint(heatmap: np.ndarray, peak: float) -> np.ndarray:
+    """Return the map as RGBA, from clear at 0 to the brightest colour at ``peak``."""
     colours = _figure.import_matplotlib().colormaps[COLOUR_MAP]
-    peak = heatmap.max()
     share = heatmap / peak if np.isfinite(peak) and peak > 0 else np.zeros_like(heatmap)
     rgba = colours(0.15 + 0.85 * share)
     rgba[..., 3] = np.sqrt(share) * 0.85
