@@ -23,7 +23,8 @@ class Claim:
         readme: the file that shows table and chart between the markers of the claim's name.
         seeds: number of seeds of the full grid.
         data: environment variable that names a data set which is not generated.
-        figures: whether it reads the generated figures, which are written before the first run.
+        generated: the generated set that it reads, 'figures' or 'digits', which is written before
+            the first run.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Claim:
     readme: str
     seeds: int = 3
     data: str | None = None
-    figures: bool = True
+    generated: str | None = 'figures'
     steps: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -52,6 +53,10 @@ _POSE_README = 'configs/pose/README.md'
 _PCK = {'PCK@.05': 'pck@.05/PCK', 'PCK@.02': 'pck@.02/PCK'}
 _DSNT_README = f'{_DSNT}/README.md'
 _REG = ('none', 'var', 'kl', 'js', 'mse')
+_CENTERNET = 'configs/detection/centernet'
+_EXTREMENET = 'configs/detection/extremenet'
+_FCOS = 'configs/detection/fcos'
+_AP = {'AP50': 'coco/bbox_mAP_50', 'AP': 'coco/bbox_mAP'}
 
 
 def _dsnt(name: str, maps: int | str) -> str:
@@ -60,6 +65,10 @@ def _dsnt(name: str, maps: int | str) -> str:
 
 def _dsnt_mouse(name: str, size: str = '64x64') -> str:
     return f'{_DSNT}/{name}_mini_tiny-res_mirror-mouse-{size}.py'
+
+
+def _centernet(name: str, data: str) -> str:
+    return f'{_CENTERNET}/{name}_mini_tiny-hg_{data}.py'
 
 
 _CLAIMS = (
@@ -89,7 +98,7 @@ _CLAIMS = (
         readme=f'{_SIMCC}/README.md',
         seeds=1,
         data='MIRROR_MOUSE',
-        figures=False,
+        generated=None,
     ),
     Claim(
         name='imbalance',
@@ -114,7 +123,7 @@ _CLAIMS = (
         steps={'AP at 120': 120},
         decisive=('focal', 'BCE'),
         readme=f'{_IMBALANCE}/README.md',
-        figures=False,
+        generated=None,
     ),
     Claim(
         name='sparse-text',
@@ -133,7 +142,7 @@ _CLAIMS = (
         steps={'F1 at 60': 60},
         decisive=('OHEM + Dice', 'BCE'),
         readme=f'{_IMBALANCE}/README.md',
-        figures=False,
+        generated=None,
     ),
     Claim(
         name='heatmap-offset',
@@ -215,7 +224,7 @@ _CLAIMS = (
         readme=_POSE_README,
         seeds=1,
         data='MIRROR_MOUSE',
-        figures=False,
+        generated=None,
     ),
     Claim(
         name='dsnt-resolution',
@@ -312,7 +321,7 @@ _CLAIMS = (
         readme=_DSNT_README,
         seeds=1,
         data='MIRROR_MOUSE',
-        figures=False,
+        generated=None,
     ),
     Claim(
         name='dsnt-sigma',
@@ -329,6 +338,54 @@ _CLAIMS = (
         metrics=_PCK,
         decisive=('JS, sigma 1', 'JS, sigma 4'),
         readme=_DSNT_README,
+    ),
+    Claim(
+        name='centernet-heatmap',
+        sentence=(
+            "CenterNet's modified focal loss makes maps of centres trainable in a budget in which "
+            'MSE and binary cross-entropy do not.'
+        ),
+        configs={
+            'focal': _centernet('centernet', 'digits-128x128'),
+            'MSE': _centernet('centernet-mse', 'digits-128x128'),
+            'BCE, one-hot': _centernet('centernet-bce', 'digits-128x128'),
+            'BCE, Gaussian': _centernet('centernet-soft-bce', 'digits-128x128'),
+            "MMDetection's CenterNet": _centernet('centernet-mmdet', 'digits-128x128'),
+        },
+        metrics=_AP,
+        decisive=('focal', 'MSE'),
+        readme=f'{_CENTERNET}/README.md',
+        generated='digits',
+    ),
+    Claim(
+        name='extremenet',
+        sentence='ExtremeNet beside CenterNet on the same backbone and budget.',
+        configs={
+            'ExtremeNet': f'{_EXTREMENET}/extremenet_mini_tiny-hg_digits-128x128.py',
+            'CenterNet': _centernet('centernet', 'digits-128x128'),
+        },
+        metrics={**_AP, 'AP75': 'coco/bbox_mAP_75'},
+        decisive=('ExtremeNet', 'CenterNet'),
+        readme=f'{_EXTREMENET}/README.md',
+        generated='digits',
+    ),
+    Claim(
+        name='bccd',
+        sentence="The minis on real blood cells, beside MMDetection's CenterNet.",
+        configs={
+            'CenterNet': _centernet('centernet', 'bccd-256x192'),
+            "MMDetection's CenterNet": _centernet('centernet-mmdet', 'bccd-256x192'),
+            'ExtremeNet, points from boxes': (
+                f'{_EXTREMENET}/extremenet_mini_tiny-hg_bccd-256x192.py'
+            ),
+            'FCOS, focal': f'{_FCOS}/fcos-focal_mini_tiny-r18_bccd-256x192.py',
+            'FCOS, BCE': f'{_FCOS}/fcos-bce_mini_tiny-r18_bccd-256x192.py',
+        },
+        metrics=_AP,
+        decisive=('CenterNet', "MMDetection's CenterNet"),
+        readme='configs/detection/README.md',
+        data='BCCD',
+        generated=None,
     ),
 )
 CLAIMS = {claim.name: claim for claim in _CLAIMS}

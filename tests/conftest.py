@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mmloss_plugins.functional import value_checks
+from tests.digits import digits  # noqa: F401 (a fixture)
 from tests.figures import figures  # noqa: F401 (a fixture)
 from tests.wheel import installed_wheel, wheel  # noqa: F401 (fixtures)
 

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from benchmarks import claims
 from benchmarks.claim_list import CLAIMS, ROOT, Claim
 from benchmarks.claim_report import make_table, write_report
+from mmloss_plugins.datasets import digits as digit_files
 from mmloss_plugins.datasets import figures as figure_files
 
 MINI = ROOT / 'configs/pose/simcc/simcc_mini_tiny-res_figures-64x64.py'
@@ -108,16 +109,19 @@ def test_column_of_a_step_shows_the_value_there(grid):
     assert last == '| ours | 20.0 ± 14.1 | 90.0 ± 0.0 | 2 | 2,000 | 60 s |'
 
 
-def test_figures_are_written_for_the_claims_that_read_them_alone(grid, tmp_path, monkeypatch):
+@pytest.mark.parametrize(('name', 'module'), [('figures', figure_files), ('digits', digit_files)])
+def test_sets_are_written_for_the_claims_that_read_them_alone(
+    grid, tmp_path, monkeypatch, name, module
+):
     monkeypatch.setenv('MMLOSS_DATA', str(tmp_path / 'data'))
     monkeypatch.setattr(claims, 'train_all', lambda runs, jobs: None)
-    monkeypatch.setattr(figure_files, 'generate_figures', lambda folder: folder.mkdir(parents=True))
-    monkeypatch.setitem(claims.CLAIMS, 'short', dataclasses.replace(grid, figures=False))
+    monkeypatch.setattr(module, f'generate_{name}', lambda folder: folder.mkdir(parents=True))
+    monkeypatch.setitem(claims.CLAIMS, 'short', dataclasses.replace(grid, generated=None))
     assert claims.main(['short', '--quick']) == 0
     assert not (tmp_path / 'data').exists()
-    monkeypatch.setitem(claims.CLAIMS, 'short', grid)
+    monkeypatch.setitem(claims.CLAIMS, 'short', dataclasses.replace(grid, generated=name))
     assert claims.main(['short', '--quick']) == 0
-    assert (tmp_path / 'data' / 'figures').is_dir()
+    assert [path.name for path in (tmp_path / 'data').iterdir()] == [name]
 
 
 def test_claim_without_its_data_is_skipped_with_a_reason(monkeypatch, capsys):

@@ -1,0 +1,22 @@
+"""ExtremeNet on blood cells, which have no masks: the middles of the boxes' edges as points."""
+
+_base_ = '../../_base_/centernet_tiny_bccd.py'
+
+model = dict(
+    bbox_head=dict(type='mmloss_plugins.ExtremeNetHead'),
+    test_cfg=dict(
+        _delete_=True,
+        topk=40,
+        num_dets=1000,
+        nms=dict(type='soft_nms', iou_threshold=0.5, method='gaussian'),
+        max_per_img=100,
+    ),
+)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    *_base_.moves,
+    dict(type='mmloss_plugins.AddExtremePoints', source='boxes'),
+    dict(type='mmloss_plugins.PackExtremePoints'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
