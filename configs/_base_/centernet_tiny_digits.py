@@ -56,6 +56,8 @@ model = dict(
     ),
     test_cfg=dict(topk=100, local_maximum_kernel=3, max_per_img=100),
 )
+# MMDetection's hourglass of one stack has a layer between stacks that nothing reads.
+find_unused_parameters = True
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=1000, val_interval=250)
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='Adam', lr=4e-3), clip_grad=dict(max_norm=35)

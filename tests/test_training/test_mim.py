@@ -2,62 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
+from tests.mim import Mim
+
 MINI = 'pose/simcc/simcc_mini_tiny-res_figures-64x64.py'
-SHORT = [
-    '--cfg-options',
-    'default_hooks.checkpoint.interval=2',
-    'default_hooks.logger.interval=1',
-    'train_dataloader.batch_size=4',
-]
-
-
-class Mim:
-    """Runs mim in ``folder`` with the installed wheel first on the path."""
-
-    def __init__(self, folder, site, figures):
-        self.folder = folder
-        self.config = site / 'mmloss_plugins' / '.mim' / 'configs' / MINI
-        self.log = folder / 'mim.log'
-        data = str(figures.parent)
-        self.env = {**os.environ, 'PYTHONPATH': str(site), 'MMLOSS_DATA': data}
-
-    def start(self, *arguments):
-        # To a file: nobody empties a pipe while the run goes on, and a full one stops it.
-        with self.log.open('w') as log:
-            return subprocess.Popen(
-                [sys.executable, '-W', 'ignore', '-m', 'mim', *map(str, arguments)],
-                cwd=self.folder,
-                env=self.env,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def run(self, *arguments):
-        code = self.start(*arguments).wait(timeout=300)
-        return code, self.log.read_text()
-
-    def train(self, iterations, *more):
-        options = [*SHORT, f'train_cfg.max_iters={iterations}', *more]
-        return ['train', 'mmpose', self.config, '--work-dir', self.folder / 'run', *options]
-
-    def scalars(self):
-        files = sorted((self.folder / 'run').glob('*/vis_data/scalars.json'))
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
 @pytest.fixture(scope='module')
 def mim(tmp_path_factory, installed_wheel, figures):
-    return Mim(tmp_path_factory.mktemp('unrelated'), installed_wheel, figures)
+    folder = tmp_path_factory.mktemp('unrelated')
+    return Mim(folder, installed_wheel, figures, 'mmpose', MINI)
 
 
 def test_killed_training_resumes_and_its_checkpoint_is_tested(mim):
