@@ -78,6 +78,7 @@ setup(
         'claims': ['matplotlib', 'scikit-learn'],
         'dev': [
             *('dsntnn', 'hypothesis', 'mypy', 'onnx', 'onnxruntime', 'psutil'),
+            'pytorch-metric-learning',
             *('pytest', 'pytest-timeout', 'ruff'),
         ],
     },

@@ -1,0 +1,3 @@
+_base_ = './fcos_r50-caffe_fpn_gn-head_focal_8xb2-1x_coco.py'
+
+model = dict(bbox_head=dict(loss_cls=dict(alpha=None, gamma=0.0)))
