@@ -35,7 +35,12 @@ MODELS = Registry(
     'model',
     parent=MMENGINE_MODELS,
     scope=SCOPE,
-    locations=['mmloss_plugins.losses', 'mmloss_plugins.heads', 'mmloss_plugins.models'],
+    locations=[
+        'mmloss_plugins.losses',
+        'mmloss_plugins.necks',
+        'mmloss_plugins.heads',
+        'mmloss_plugins.models',
+    ],
 )
 # A module, not the package: that one is imported without PyTorch by the generator of the figures.
 DATASETS = Registry(

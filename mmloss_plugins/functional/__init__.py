@@ -16,6 +16,7 @@ from mmloss_plugins.functional.center_targets import (
     pad_objects,
     pad_rows,
 )
+from mmloss_plugins.functional.classifier_start import adacos_scale, circle_directions
 from mmloss_plugins.functional.debug import value_checks, value_checks_enabled
 from mmloss_plugins.functional.dice import dice_loss
 from mmloss_plugins.functional.dsnt_layer import (
@@ -77,6 +78,7 @@ __all__ = [
     'CenterTargets',
     'Detections',
     'ExtremeTargets',
+    'adacos_scale',
     'adaptive_wing_loss',
     'arcface_logits',
     'average_mirrored',
@@ -84,6 +86,7 @@ __all__ = [
     'center_loss',
     'center_targets',
     'ciou_loss',
+    'circle_directions',
     'class_sums',
     'combined_margin_logits',
     'cosface_logits',

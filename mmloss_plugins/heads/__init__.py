@@ -1,8 +1,10 @@
 """Heads that wire backbones, codecs and losses together; each needs its own host alone."""
 
+from mmloss_plugins.heads.arcface import ArcFaceHead, NormFaceHead
+from mmloss_plugins.heads.softmax import ModifiedSoftmaxHead, SoftmaxHead
 from mmloss_plugins.registry import HAS_MMDET, MMPOSE_CODECS
 
-__all__ = []
+__all__ = ['ArcFaceHead', 'ModifiedSoftmaxHead', 'NormFaceHead', 'SoftmaxHead']
 
 if MMPOSE_CODECS is not None:
     from mmloss_plugins.heads.dsnt import DSNTHead

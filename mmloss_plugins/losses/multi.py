@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, Union
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from mmengine.logging import MessageHub
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from mmloss_plugins.errors import check_choice, message, refuse_unknown
+from mmloss_plugins.losses.schedules import Schedulable, build_schedule, value_at
 from mmloss_plugins.registry import MODELS
-
-Weight = Union[float, Mapping[str, Any]]
 
 
 @MODELS.register_module()
@@ -77,7 +73,7 @@ class MultiLoss(nn.Module):
     def __init__(
         self,
         terms: Mapping[str, Any],
-        weights: Mapping[str, Weight] | None = None,
+        weights: Mapping[str, Schedulable] | None = None,
         *,
         loss_weight: float = 1.0,
         use_sigmoid: bool = False,
@@ -91,7 +87,10 @@ class MultiLoss(nn.Module):
         for name in weights:
             check_choice('MultiLoss', 'weights', name, terms)
         self.terms = nn.ModuleDict({name: _build_term(name, term) for name, term in terms.items()})
-        self.weights = {name: _build_weight(name, weights.get(name, 1.0)) for name in terms}
+        self.weights = {
+            name: build_schedule('MultiLoss', name, weights.get(name, 1.0), f'weight of {name}')
+            for name in terms
+        }
         self.loss_weight = loss_weight
         self.use_sigmoid = use_sigmoid
 
@@ -139,10 +138,7 @@ class MultiLoss(nn.Module):
 
     def current_weights(self) -> dict[str, float]:
         """Return the factor of each term at the runner's current epoch and iteration."""
-        return {
-            name: weight if isinstance(weight, float) else weight.at(_current_step(weight.by_epoch))
-            for name, weight in self.weights.items()
-        }
+        return {name: value_at(weight) for name, weight in self.weights.items()}
 
     def scheduled_weights(self) -> dict[str, Tensor]:
         """Return ``weight_NAME`` of the terms that have a schedule, 0-d tensors, for a head's log.
@@ -169,81 +165,6 @@ class MultiLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f'weights={self.weights}, loss_weight={self.loss_weight}'
-
-
-@dataclass(frozen=True)
-class Linear:
-    """From ``start`` at epoch or iteration ``begin`` to ``stop`` at ``end``, constant outside."""
-
-    start: float
-    stop: float
-    end: int
-    begin: int = 0
-    by_epoch: bool = True
-
-    def check(self, name: str) -> None:
-        """Refuse what is no schedule."""
-        _check_numbers(f'start and stop of {name}', (self.start, self.stop))
-        _check_steps(f'begin and end of {name}', (self.begin, self.end))
-
-    def at(self, step: int) -> float:
-        """Return the weight at an epoch or iteration."""
-        share = (step - self.begin) / (self.end - self.begin)
-        share = min(max(share, 0.0), 1.0)
-        return (1 - share) * self.start + share * self.stop
-
-
-@dataclass(frozen=True)
-class Step:
-    """``values[0]``, and from ``milestones[i]`` on ``values[i + 1]``."""
-
-    values: Sequence[float]
-    milestones: Sequence[int]
-    by_epoch: bool = True
-
-    def check(self, name: str) -> None:
-        """Refuse what is no schedule."""
-        _check_numbers(f'values of {name}', self.values)
-        _check_steps(f'milestones of {name}', self.milestones)
-        if len(self.values) != len(self.milestones) + 1:
-            rule = f'be one more than the {len(self.milestones)} milestones'
-            step = 'Begin with the value before the first milestone'
-            raise ValueError(message('MultiLoss', f'values of {name}', rule, self.values, step))
-
-    def at(self, step: int) -> float:
-        """Return the weight at an epoch or iteration."""
-        return float(self.values[sum(step >= milestone for milestone in self.milestones)])
-
-
-SCHEDULES: dict[str, type[Linear] | type[Step]] = {'linear': Linear, 'step': Step}
-
-
-def _build_weight(name: str, weight: Weight) -> float | Linear | Step:
-    if not isinstance(weight, Mapping):
-        _check_numbers(f'weight of {name}', (weight,))
-        return float(weight)
-    options = dict(weight)
-    kind = options.pop('type', None)
-    check_choice('MultiLoss', f'type of the schedule of {name}', kind, SCHEDULES)
-    known = fields(SCHEDULES[kind])
-    names = [field.name for field in known]
-    refuse_unknown('MultiLoss', {key: options[key] for key in options if key not in names}, names)
-    for field in known:
-        if field.default is MISSING and field.name not in options:
-            rule, step = f'be given for a {kind} schedule', 'See the docstring of MultiLoss'
-            raise ValueError(message('MultiLoss', f'{field.name} of {name}', rule, 'none', step))
-    by_epoch = options.get('by_epoch', True)
-    if not isinstance(by_epoch, bool):
-        rule, step = 'be True or False', 'False counts iterations'
-        raise TypeError(message('MultiLoss', f'by_epoch of {name}', rule, repr(by_epoch), step))
-    schedule = SCHEDULES[kind](**options)
-    schedule.check(name)
-    return schedule
-
-
-def _current_step(by_epoch: bool) -> int:
-    hub = MessageHub.get_current_instance()
-    return int(hub.get_info('epoch' if by_epoch else 'iter', 0))
 
 
 def _build_term(name: str, term: Any) -> nn.Module:
@@ -298,24 +219,6 @@ def _check_value(name: str, value: Any, others: Mapping[str, Tensor]) -> None:
             rule = f'have the shape {tuple(first.shape)} of {other}'
             step = 'Give all terms the same reduction'
             raise ValueError(message('MultiLoss', f'term {name}', rule, tuple(value.shape), step))
-
-
-def _check_numbers(argument: str, values: Any) -> None:
-    numbers = isinstance(values, (list, tuple)) and all(_is_number(value) for value in values)
-    if not numbers:
-        rule, step = 'be a number or a schedule', 'See the docstring of MultiLoss'
-        raise TypeError(message('MultiLoss', argument, rule, repr(values), step))
-
-
-def _check_steps(argument: str, steps: Any) -> None:
-    whole = isinstance(steps, (list, tuple)) and all(type(step) is int for step in steps)
-    if not whole or any(later <= earlier for earlier, later in zip(steps, steps[1:])):
-        rule, step = 'be whole numbers that grow', 'They count epochs, or iterations'
-        raise ValueError(message('MultiLoss', argument, rule, repr(steps), step))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _attached_zero(pred: Any) -> Tensor:

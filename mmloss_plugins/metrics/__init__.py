@@ -1,5 +1,6 @@
-"""Metrics of the built-in data sets."""
+"""Metrics of embeddings and of the built-in data sets."""
 
 from mmloss_plugins.metrics.pixel_average_precision import PixelAveragePrecision
+from mmloss_plugins.metrics.verification import VerificationMetric
 
-__all__ = ['PixelAveragePrecision']
+__all__ = ['PixelAveragePrecision', 'VerificationMetric']

@@ -1,9 +1,11 @@
 """Models of MMEngine alone, and backbones; a backbone needs its own host alone."""
 
+from mmloss_plugins.models.embedding_classifier import EmbeddingClassifier
+from mmloss_plugins.models.embedding_preprocessor import EmbeddingDataPreprocessor
 from mmloss_plugins.models.pixel_classifier import PixelClassifier
 from mmloss_plugins.registry import HAS_MMDET, MMPOSE_CODECS
 
-__all__ = ['PixelClassifier']
+__all__ = ['EmbeddingClassifier', 'EmbeddingDataPreprocessor', 'PixelClassifier']
 
 if MMPOSE_CODECS is not None:
     from mmloss_plugins.models.dilated_resnet import DilatedResNet

@@ -11,6 +11,8 @@ import pytest
 from tests.mim import Mim
 
 MINI = 'pose/simcc/simcc_mini_tiny-res_figures-64x64.py'
+
+
 @pytest.fixture(scope='module')
 def mim(tmp_path_factory, installed_wheel, figures):
     folder = tmp_path_factory.mktemp('unrelated')
