@@ -1,6 +1,7 @@
 """Metrics of embeddings and of the built-in data sets."""
 
+from mmloss_plugins.metrics.class_accuracy import ClassAccuracy
 from mmloss_plugins.metrics.pixel_average_precision import PixelAveragePrecision
 from mmloss_plugins.metrics.verification import VerificationMetric
 
-__all__ = ['PixelAveragePrecision', 'VerificationMetric']
+__all__ = ['ClassAccuracy', 'PixelAveragePrecision', 'VerificationMetric']
