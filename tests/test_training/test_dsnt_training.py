@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.test_training.test_mim import Mim
+from tests.mim import Mim
 
 MINI = 'dsnt-js_mini_tiny-res_figures-56x56-7.py'
 WRAPPERS = {
@@ -34,8 +34,9 @@ default_hooks = dict(logger=dict(interval=1))
 @pytest.fixture(scope='module', params=WRAPPERS)
 def trained(request, tmp_path_factory, installed_wheel, figures):
     """Precision, log rows, output and checkpoint of a training in half precision."""
-    mim = Mim(tmp_path_factory.mktemp('unrelated'), installed_wheel, figures)
-    base = mim.config.parents[1] / 'dsnt' / MINI
+    folder = tmp_path_factory.mktemp('unrelated')
+    mim = Mim(folder, installed_wheel, figures, 'mmpose', f'pose/dsnt/{MINI}')
+    base = mim.config
     mim.config = mim.folder / 'half.py'
     mim.config.write_text(CONFIG.format(base=str(base), wrapper=WRAPPERS[request.param]))
     modules = mim.folder / 'modules'
