@@ -42,9 +42,12 @@ MODELS = Registry(
         'mmloss_plugins.models',
     ],
 )
-# A module, not the package: that one is imported without PyTorch by the generator of the figures.
+# Modules, not the package: that one is imported without PyTorch by the generator of the figures.
 DATASETS = Registry(
-    'dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['mmloss_plugins.datasets.pixels']
+    'dataset',
+    parent=MMENGINE_DATASETS,
+    scope=SCOPE,
+    locations=['mmloss_plugins.datasets.pixels', 'mmloss_plugins.datasets.labelled_images'],
 )
 TRANSFORMS = Registry(
     'transform',

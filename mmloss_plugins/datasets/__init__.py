@@ -8,12 +8,15 @@ if TYPE_CHECKING:
     from .digits import generate_digits
     from .extreme_points import AddExtremePoints, PackExtremePoints
     from .figures import generate_figures, render_figure
+    from .labelled_images import DigitImages, OmniglotImages
     from .pixels import DotsDataset, StripesDataset
     from .transforms import PlaceBBox
 
 __all__ = [
     'AddExtremePoints',
+    'DigitImages',
     'DotsDataset',
+    'OmniglotImages',
     'PackExtremePoints',
     'PlaceBBox',
     'StripesDataset',
@@ -32,6 +35,10 @@ def __getattr__(name: str) -> Any:
         from . import pixels
 
         return getattr(pixels, name)
+    if name.endswith('Images'):
+        from . import labelled_images
+
+        return getattr(labelled_images, name)
     if name.endswith('ExtremePoints'):
         from . import extreme_points
 

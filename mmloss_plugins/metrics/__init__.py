@@ -1,7 +1,8 @@
 """Metrics of embeddings and of the built-in data sets."""
 
 from mmloss_plugins.metrics.class_accuracy import ClassAccuracy
+from mmloss_plugins.metrics.embedding_spread import EmbeddingSpread
 from mmloss_plugins.metrics.pixel_average_precision import PixelAveragePrecision
 from mmloss_plugins.metrics.verification import VerificationMetric
 
-__all__ = ['ClassAccuracy', 'PixelAveragePrecision', 'VerificationMetric']
+__all__ = ['ClassAccuracy', 'EmbeddingSpread', 'PixelAveragePrecision', 'VerificationMetric']

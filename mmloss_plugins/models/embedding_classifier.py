@@ -39,11 +39,12 @@ class EmbeddingClassifier(BaseModel):
         backbone (Config): Feature maps, or features, of images; of a sequence the last is read
         head (Config): ``SoftmaxHead``, ``ModifiedSoftmaxHead``, ``NormFaceHead``, ``ArcFaceHead``
             or another with ``loss``, ``predict`` and ``forward`` of an embedding
-        neck (Config, optional): To an embedding (B, D), such as ``ArcFaceNeck``. None: the
-            backbone gives one. Defaults to None
+        neck (Config, optional): To an embedding (B, D), such as ``ArcFaceNeck``, or to a sequence
+            of which the head reads the last and ``aux_losses`` the first, such as ``BNNeck``.
+            None: the backbone gives one. Defaults to None
         aux_losses (dict, optional): Losses on embedding (B, D) and classes (B,), by name, such as
-            ``CenterLoss``; logged as ``loss_NAME``. They see the embedding as the neck gives it.
-            Their parameters are ``aux_losses.NAME.*``. Defaults to None
+            ``CenterLoss``; logged as ``loss_NAME``. Their parameters are ``aux_losses.NAME.*``.
+            Defaults to None
         data_preprocessor (Config, optional): Of MMEngine's BaseModel
         init_cfg (Config, optional): Of MMEngine's BaseModel
 
@@ -107,17 +108,15 @@ class EmbeddingClassifier(BaseModel):
             return self.predict(inputs, data_samples)
         return self.head(self.extract_feat(inputs))
 
-    def extract_feat(self, inputs: Tensor) -> Tensor:
-        """Return the embeddings as they are trained, (B, D).
+    def extract_feat(self, inputs: Tensor) -> Any:
+        """Return the embeddings as they are trained, (B, D), or all that the neck gives.
 
         Args:
             inputs: images (B, C, H, W) or (B, N, C, H, W).
         """
         images = inputs.flatten(0, 1) if inputs.dim() == 5 else inputs
         feats = self.backbone(images)
-        feats = feats if self.neck is None else self.neck(feats)
-        embedding: Tensor = last_features(feats)
-        return embedding
+        return last_features(feats) if self.neck is None else self.neck(feats)
 
     def loss(self, inputs: Tensor, data_samples: Any) -> dict[str, Tensor]:
         """Return the losses of the head, and ``loss_NAME`` of each auxiliary one.
@@ -126,10 +125,11 @@ class EmbeddingClassifier(BaseModel):
             inputs: as in :meth:`forward`.
             data_samples: as in :meth:`forward`.
         """
-        embedding = self.extract_feat(inputs)
-        losses: dict[str, Tensor] = self.head.loss(embedding, data_samples)
+        feats = self.extract_feat(inputs)
+        losses: dict[str, Tensor] = self.head.loss(feats, data_samples)
         if len(self.aux_losses) == 0:
             return losses
+        embedding = feats if isinstance(feats, Tensor) else feats[0]
         labels = labels_of(WHAT, data_samples, embedding.device)
         for name, loss in self.aux_losses.items():
             losses[f'loss_{name}'] = loss(embedding, labels)
@@ -142,10 +142,10 @@ class EmbeddingClassifier(BaseModel):
             inputs: as in :meth:`forward`.
             data_samples: as in :meth:`forward`.
         """
-        embedding = self.extract_feat(inputs)
+        feats = self.extract_feat(inputs)
         if data_samples is None:
-            return [dict(pred_feature=each) for each in self.head(embedding)]
-        found: list[Any] = self.head.predict(embedding, data_samples)
+            return [dict(pred_feature=each) for each in self.head(feats)]
+        found: list[Any] = self.head.predict(feats, data_samples)
         return found
 
 
