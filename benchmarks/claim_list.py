@@ -16,7 +16,8 @@ class Claim:
         name: of the claim; the README's markers and the chart's file carry it.
         sentence: what is claimed, and what would refute it.
         configs: label in table and chart -> config file below the repository.
-        metrics: column title -> key in MMEngine's scalars, in [0, 1].
+        metrics: column title -> key in MMEngine's scalars, in [0, 1], shown in per cent.
+        units: column title -> unit, or '', of a metric that is shown as it is.
         steps: column title -> training step whose value it shows; the last one where none is given.
             The chart has a panel for each column without a step.
         decisive: the two labels that ``--quick`` trains: ours, then the baseline.
@@ -37,6 +38,7 @@ class Claim:
     data: str | None = None
     generated: str | None = 'figures'
     steps: dict[str, int] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
 
     @property
     def chart(self) -> Path:
@@ -57,6 +59,9 @@ _CENTERNET = 'configs/detection/centernet'
 _EXTREMENET = 'configs/detection/extremenet'
 _FCOS = 'configs/detection/fcos'
 _AP = {'AP50': 'coco/bbox_mAP_50', 'AP': 'coco/bbox_mAP'}
+_DIGITS = 'configs/recognition/digits'
+_DIGITS_README = f'{_DIGITS}/README.md'
+_OMNIGLOT = 'configs/recognition/omniglot'
 
 
 def _dsnt(name: str, maps: int | str) -> str:
@@ -73,6 +78,14 @@ def _centernet(name: str, data: str) -> str:
 
 def _fcos(name: str) -> str:
     return f'{_FCOS}/fcos-{name}_mini_tiny-r18_digits-128x128.py'
+
+
+def _digits(name: str, dims: int = 2) -> str:
+    return f'{_DIGITS}/{name}_mini_lenet_digits-{dims}d.py'
+
+
+def _omniglot(name: str) -> str:
+    return f'{_OMNIGLOT}/{name}_mini_lenet_omniglot-28x28.py'
 
 
 _CLAIMS = (
@@ -430,6 +443,81 @@ _CLAIMS = (
         decisive=('CenterNet', "MMDetection's CenterNet"),
         readme='configs/detection/README.md',
         data='BCCD',
+        generated=None,
+    ),
+    Claim(
+        name='digits-2d',
+        sentence=(
+            'In two dimensions ArcFace has the smallest angles within a class, and centre loss '
+            'draws classes together at the accuracy of softmax. Without the recipe of this package '
+            'NormFace and ArcFace collapse on some seeds.'
+        ),
+        configs={
+            'softmax': _digits('softmax'),
+            'modified softmax': _digits('modified-softmax'),
+            'softmax, BatchNorm': _digits('softmax-bn'),
+            'NormFace': _digits('normface'),
+            'ArcFace': _digits('arcface'),
+            'centre loss': _digits('center'),
+            'centre loss, BatchNorm': _digits('center-bn'),
+            'centre loss, un-squared': _digits('center-frobenius'),
+            'label smoothing': _digits('label-smooth'),
+            'NormFace, bare': _digits('normface-bare'),
+            'ArcFace, bare': _digits('arcface-bare'),
+        },
+        metrics={
+            'angle': 'spread/angle',
+            'distance ratio': 'spread/distance',
+            'accuracy': 'class/accuracy',
+        },
+        units={'angle': 'degrees', 'distance ratio': ''},
+        decisive=('ArcFace', 'softmax'),
+        readme=_DIGITS_README,
+        seeds=4,
+        generated=None,
+    ),
+    Claim(
+        name='digits-smoothing',
+        sentence='Label smoothing against none: calibration and accuracy.',
+        configs={
+            'softmax, 64-d': _digits('softmax', 64),
+            'label smoothing, 64-d': _digits('label-smooth', 64),
+            'softmax, 2-d': _digits('softmax'),
+            'label smoothing, 2-d': _digits('label-smooth'),
+        },
+        metrics={
+            'ECE': 'calibration/ece',
+            'NLL': 'calibration/nll',
+            'confidence': 'calibration/confidence',
+            'accuracy': 'class/accuracy',
+        },
+        units={'NLL': 'nats'},
+        decisive=('label smoothing, 64-d', 'softmax, 64-d'),
+        readme=_DIGITS_README,
+        seeds=4,
+        generated=None,
+    ),
+    Claim(
+        name='omniglot',
+        sentence='Which loss finds characters that no one trained on.',
+        configs={
+            'softmax': _omniglot('softmax'),
+            'modified softmax': _omniglot('modified-softmax'),
+            'NormFace': _omniglot('normface'),
+            'ArcFace': _omniglot('arcface'),
+            'CosFace': _omniglot('cosface'),
+            'softmax + centre loss': _omniglot('softmax-center'),
+        },
+        metrics={
+            'recall@1': 'verification/recall@1',
+            'recall@5': 'verification/recall@5',
+            'mAP': 'reid-metric/mAP',
+            'TAR@FAR=.01': 'verification/TAR@FAR=0.01',
+            'accuracy': 'verification/accuracy',
+        },
+        decisive=('ArcFace', 'softmax'),
+        readme=f'{_OMNIGLOT}/README.md',
+        data='OMNIGLOT',
         generated=None,
     ),
 )

@@ -38,16 +38,19 @@ def write_report(claim: Claim, folder: Path, update_readme: bool = True) -> str:
 
 
 def make_table(claim: Claim, by_label: dict[str, list[Result]]) -> str:
-    """Return a Markdown table: mean and standard deviation over seeds, in per cent."""
+    """Return a Markdown table: mean and standard deviation over seeds, in per cent or in units."""
+    titles = [
+        _with_unit(claim, title) if title in claim.units else title for title in claim.metrics
+    ]
     lines = [
-        '| method | ' + ' | '.join(claim.metrics) + ' | seeds | steps | time per run |',
+        '| method | ' + ' | '.join(titles) + ' | seeds | steps | time per run |',
         '|---' * (len(claim.metrics) + 4) + '|',
     ]
     for label, results in by_label.items():
         if not results:
             continue
         cells = [
-            _mean_and_spread(results, key, claim.steps.get(title))
+            _mean_and_spread(results, key, claim.steps.get(title), title in claim.units)
             for title, key in claim.metrics.items()
         ]
         steps = results[0]['curves'][next(iter(claim.metrics.values()))][-1][0]
@@ -57,11 +60,17 @@ def make_table(claim: Claim, by_label: dict[str, list[Result]]) -> str:
     return '\n'.join(lines)
 
 
-def _mean_and_spread(results: list[Result], key: str, step: int | None) -> str:
-    values = [100 * _value_at(result['curves'][key], step) for result in results]
+def _mean_and_spread(results: list[Result], key: str, step: int | None, as_is: bool) -> str:
+    factor, places = (1, 2) if as_is else (100, 1)
+    values = [factor * _value_at(result['curves'][key], step) for result in results]
     if len(values) == 1:
-        return f'{values[0]:.1f}'
-    return f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
+        return f'{values[0]:.{places}f}'
+    return f'{statistics.mean(values):.{places}f} ± {statistics.stdev(values):.{places}f}'
+
+
+def _with_unit(claim: Claim, title: str) -> str:
+    unit = claim.units.get(title, '%')
+    return f'{title} ({unit})' if unit else title
 
 
 def _value_at(curve: list[tuple[int, float]], step: int | None) -> float:
@@ -87,12 +96,13 @@ def draw_chart(claim: Claim, by_label: dict[str, list[Result]], file: Path) -> N
         axis.set_prop_cycle(color=colours)
         for label, results in by_label.items():
             steps = [step for step, _ in results[0]['curves'][key]]
-            values = [[100 * value for _, value in r['curves'][key]] for r in results]
+            factor = 1 if title in claim.units else 100
+            values = [[factor * value for _, value in r['curves'][key]] for r in results]
             mean = [statistics.mean(column) for column in zip(*values)]
             (line,) = axis.plot(steps, mean, marker='o', markersize=3, label=label)
             low, high = zip(*((min(column), max(column)) for column in zip(*values)))
             axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2)
-        axis.set(title=f'{title} (%)', xlabel='training step')
+        axis.set(title=_with_unit(claim, title), xlabel='training step')
         axis.grid(alpha=0.3)
         for column, step in claim.steps.items():
             if claim.metrics[column] == key:

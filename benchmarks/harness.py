@@ -65,22 +65,43 @@ class Contender:
 
 @dataclass(frozen=True)
 class Bar:
-    """``ours`` is to be at least ``at_least`` times as fast as ``peer``, forward and backward."""
+    """``ours`` is to be at least ``at_least`` times as fast as ``peer``, forward and backward.
+
+    With ``of='memory'`` its memory is to be at most 1 / ``at_least`` of that of ``peer``. A peer
+    that is one of ours is compared with for the sake of the bar.
+    """
 
     ours: str
     peer: str
     at_least: float
+    of: str = 'total'
+
+
+@dataclass(frozen=True)
+class Limit:
+    """``ours`` is to hold at most ``at_most`` bytes, those of its inputs included."""
+
+    ours: str
+    name: str
+    at_most: int
+    input_bytes: int
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: ``contenders`` by name, on the same inputs."""
+    """One comparison: ``contenders`` by name, on the same inputs.
+
+    ``result_bytes`` of the peak are what every contender hands over, such as the gradient of
+    the weights; they do not count in ratios of memory.
+    """
 
     name: str
     title: str
     device: torch.device
     contenders: Mapping[str, Contender]
     bars: Sequence[Bar] = ()
+    limits: Sequence[Limit] = ()
+    result_bytes: int = 0
 
 
 def measure(
@@ -114,7 +135,9 @@ def measure(
     }
     for name in steps:
         lines[name].update(calls_per_sample=calls[name], page_faults=faults[name])
-    return {'title': row.title, 'contenders': lines, 'ratios': _ratios(row, samples, peaks)}
+    ratios = [*_ratios(row, samples, peaks), *_limits(row, peaks)]
+    outcome = {'title': row.title, 'contenders': lines, 'ratios': ratios}
+    return {**outcome, 'result_bytes': row.result_bytes} if row.result_bytes else outcome
 
 
 def quartiles(values: Sequence[float]) -> list[float]:
@@ -314,18 +337,38 @@ def _ratios(
     row: Row, samples: Mapping[str, Samples], peaks: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """Return one entry per pair of ours and another contender, in the order of the row."""
-    bars = {(bar.ours, bar.peer): bar.at_least for bar in row.bars}
+    bars = {(bar.ours, bar.peer, bar.of): bar.at_least for bar in row.bars}
+    asked = {(bar.ours, bar.peer) for bar in row.bars}
     roles = {name: contender.role for name, contender in row.contenders.items()}
     found = []
     for ours in (name for name in samples if roles[name] == 'ours'):
-        for other in (name for name in samples if roles[name] != 'ours'):
+        for other in samples:
+            if roles[other] == 'ours' and (ours, other) not in asked:
+                continue
             pair: dict[str, Any] = {'ours': ours, 'other': other, 'role': roles[other]}
             for part in PARTS:
                 timed = all(value > 0 for value in samples[ours][part] + samples[other][part])
                 values = samples[other][part], samples[ours][part]
                 pair[part] = ratio_quartiles(*values) if timed else None
-            pair['memory'] = peaks[other] / peaks[ours] if peaks[ours] else None
-            pair['bar'] = bars.get((ours, other))
+            least = peaks[ours] - row.result_bytes
+            pair['memory'] = (peaks[other] - row.result_bytes) / least if least > 0 else None
+            pair['bar'] = bars.get((ours, other, 'total'))
             pair['met'] = None if pair['bar'] is None else pair['total'][1] >= pair['bar']
-            found.append(pair)
+            found.append(pair | _memory_bar(pair['memory'], bars.get((ours, other, 'memory'))))
     return found
+
+
+def _limits(row: Row, peaks: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return one entry per limit, of the form of a pair."""
+    untimed: dict[str, Any] = {**dict.fromkeys(PARTS), 'bar': None, 'met': None}
+    found = []
+    for limit in row.limits:
+        memory = limit.at_most / (peaks[limit.ours] + limit.input_bytes)
+        pair = {'ours': limit.ours, 'other': limit.name, 'role': 'limit', 'memory': memory}
+        found.append({**pair, **untimed, **_memory_bar(memory, 1.0)})
+    return found
+
+
+def _memory_bar(memory: float | None, bar: float | None) -> dict[str, Any]:
+    met = None if bar is None else memory is not None and memory >= bar
+    return {'memory_bar': bar, 'memory_met': met}

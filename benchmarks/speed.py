@@ -116,17 +116,28 @@ def provenance(environment: Mapping[str, Any], args: argparse.Namespace) -> dict
 
 def summary(outcome: Mapping[str, Any]) -> list[str]:
     """Return one line per pair of ours and a peer, and the reason of each absent peer."""
-    lines = []
-    for pair in outcome['ratios']:
-        low, middle, high = pair['total']
-        bar = '' if pair['bar'] is None else f', bar {pair["bar"]:g}'
-        missed = ' MISSED' if pair['met'] is False else ''
-        text = f'{middle:.3g} ({low:.3g} to {high:.3g}) x as fast as {pair["other"]}'
-        lines.append(f'{pair["ours"]}: {text}{bar}{missed}')
+    lines = [line for pair in outcome['ratios'] for line in summary_of_pair(pair)]
     for name, line in outcome['contenders'].items():
         if 'absent' in line:
             lines.append(f'{name}: absent, {line["absent"]}')
     return lines
+
+
+def summary_of_pair(pair: Mapping[str, Any]) -> list[str]:
+    """Return a line on time where there is one, and a line on memory where there is a bar."""
+    texts = []
+    if pair['total'] is not None:
+        low, middle, high = pair['total']
+        text = f'{middle:.3g} ({low:.3g} to {high:.3g}) x as fast as {pair["other"]}'
+        texts.append((text, pair['bar'], pair['met']))
+    if pair['memory_bar'] is not None:
+        text = f'{pair["memory"]:.3g} x less memory than {pair["other"]}'
+        texts.append((text, pair['memory_bar'], pair['memory_met']))
+    return [
+        f'{pair["ours"]}: {text}{"" if bar is None else f", bar {bar:g}"}'
+        f'{" MISSED" if met is False else ""}'
+        for text, bar, met in texts
+    ]
 
 
 def result_file(folder: Path, family: str, args: argparse.Namespace) -> Path:

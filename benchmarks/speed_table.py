@@ -75,10 +75,15 @@ def origin(row: Mapping[str, Any]) -> str:
 
 
 def bar(pair: Mapping[str, Any]) -> str:
-    """Return the bar of a pair and whether it was met."""
-    if pair['bar'] is None:
-        return ''
-    return f'{times(pair["bar"])}: {"met" if pair["met"] else "**missed**"}'
+    """Return the bars of a pair, of time and of memory, and whether they were met."""
+    # Results from before there were bars of memory have none.
+    asked = [('', pair['bar'], pair['met'])]
+    asked.append(('memory ', pair.get('memory_bar'), pair.get('memory_met')))
+    return ', '.join(
+        f'{what}{times(value)}: {"met" if met else "**missed**"}'
+        for what, value, met in asked
+        if value is not None
+    )
 
 
 def spread(values: Sequence[float] | None) -> str:

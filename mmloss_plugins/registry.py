@@ -47,13 +47,22 @@ DATASETS = Registry(
     'dataset',
     parent=MMENGINE_DATASETS,
     scope=SCOPE,
-    locations=['mmloss_plugins.datasets.pixels', 'mmloss_plugins.datasets.labelled_images'],
+    locations=[
+        'mmloss_plugins.datasets.pixels',
+        'mmloss_plugins.datasets.labelled_images',
+        'mmloss_plugins.datasets.mnist',
+        *(['mmloss_plugins.datasets.identities'] if HAS_MMDET else []),
+    ],
 )
 TRANSFORMS = Registry(
     'transform',
     parent=MMENGINE_TRANSFORMS,
     scope=SCOPE,
-    locations=['mmloss_plugins.datasets.transforms', 'mmloss_plugins.datasets.extreme_points'],
+    locations=[
+        'mmloss_plugins.datasets.transforms',
+        'mmloss_plugins.datasets.extreme_points',
+        'mmloss_plugins.datasets.pad_border',
+    ],
 )
 METRICS = Registry(
     'metric', parent=MMENGINE_METRICS, scope=SCOPE, locations=['mmloss_plugins.metrics']

@@ -26,7 +26,10 @@ ALLOWED = {
     'metrics': (BASIS | {'metrics'}, ANYTHING),
     'datasets': (BASIS | {'codecs', 'datasets'}, ANYTHING),
     'hooks': (BASIS | {'hooks', 'visualization'}, {'torch', 'mmengine'}),
-    'visualization': (BASIS | {'codecs', 'compat', 'visualization'}, ANYTHING),
+    'visualization': (
+        BASIS | {'losses', 'codecs', 'heads', 'models', 'metrics', 'compat', 'visualization'},
+        ANYTHING,
+    ),
 }
 # Folders that may import a host; 'visualization' inside functions, so that it imports without.
 WITH_HOSTS = {'codecs', 'heads', 'models', 'datasets'}

@@ -5,6 +5,7 @@ from __future__ import annotations
 FAMILIES = (
     'balanced_bce',
     'centernet',
+    'class_counts',
     'dropins',
     'dsnt',
     'extremenet',

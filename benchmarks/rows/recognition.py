@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import Bar, Contender, Row, Step
+from benchmarks.harness import Bar, Contender, Limit, Row, Step
 
 SCALE, MARGIN = 64.0, 0.5
 CHUNK = 4096
 OURS, CHUNKED = 'ours', f'ours, chunks of {CHUNK} classes'
 SOURCE = "source's formula"
+INSIGHTFACE, METRIC_LEARNING = "insightface's formula", 'pytorch-metric-learning'
 FLOOR = 'floor: the three matrix products'
 
 
@@ -28,12 +29,18 @@ class Sizes(NamedTuple):
     dims: int
     classes: int
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the class weights in float32, and of their gradient."""
+        return 4 * self.classes * self.dims
+
 
 FACES, MILLION = Sizes(256, 512, 100_000), Sizes(128, 128, 1_000_000)
+GIBIBYTE = 2**30
 
 
 def make_rows(device: torch.device, seed: int) -> list[Row]:
-    """Return the rows of this family. Beside the gradient of the weights memory is extra memory."""
+    """Return the rows of this family."""
     return [arcface_row(FACES, device, seed), million_row(MILLION, device, seed)]
 
 
@@ -49,13 +56,22 @@ def arcface_row(sizes: Sizes, device: torch.device, seed: int) -> Row:
             CHUNKED: Contender('ours', functools.partial(scene.step, chunked), 1.0),
             'ours, logits': Contender('ours', functools.partial(scene.step, our_logits), 1.0),
             SOURCE: Contender('peer', functools.partial(scene.step, source), 1.0),
-            "insightface's formula": Contender(
-                'peer', functools.partial(scene.step, insightface), 1.0
-            ),
-            'pytorch-metric-learning': Contender('peer', scene.metric_learning, 1.0),
+            INSIGHTFACE: Contender('peer', functools.partial(scene.step, insightface), 1.0),
+            METRIC_LEARNING: Contender('peer', scene.metric_learning, 1.0),
             FLOOR: Contender('floor', scene.products),
         },
-        bars=[Bar(OURS, SOURCE, 2.5), Bar(OURS, FLOOR, 1 / 1.5)],
+        bars=[
+            Bar(OURS, SOURCE, 2.5),
+            Bar(OURS, FLOOR, 1 / 1.5),
+            Bar(CHUNKED, SOURCE, 8.0, of='memory'),
+            Bar(CHUNKED, OURS, 1 / 1.3),
+            *(
+                Bar(OURS, peer, 1.0, of)
+                for peer in (INSIGHTFACE, METRIC_LEARNING)
+                for of in ('total', 'memory')
+            ),
+        ],
+        result_bytes=sizes.weight_bytes,
     )
 
 
@@ -70,12 +86,24 @@ def million_row(sizes: Sizes, device: torch.device, seed: int) -> Row:
             CHUNKED: Contender('ours', functools.partial(scene.step, chunked), 1.0),
             FLOOR: Contender('floor', scene.products),
         },
+        limits=[
+            Limit(
+                CHUNKED,
+                '4 GiB with weights and gradient',
+                4 * GIBIBYTE,
+                sizes.weight_bytes + 4 * sizes.batch * sizes.dims,
+            )
+        ],
+        result_bytes=sizes.weight_bytes,
     )
 
 
 def title(sizes: Sizes) -> str:
     batch, dims, classes = sizes
-    return f'ArcFace and cross-entropy, features ({batch}, {dims}), {classes:,} classes, float32'
+    return (
+        f'ArcFace and cross-entropy, features ({batch}, {dims}), {classes:,} classes, float32; '
+        'memory beside the gradient of the weights'
+    )
 
 
 def ours(features: Tensor, weights: Tensor, target: Tensor, **options: Any) -> Tensor:

@@ -8,7 +8,10 @@ if TYPE_CHECKING:
     from .digits import generate_digits
     from .extreme_points import AddExtremePoints, PackExtremePoints
     from .figures import generate_figures, render_figure
+    from .identities import IdentityFolders, Market1501
     from .labelled_images import DigitImages, OmniglotImages
+    from .mnist import MnistImages
+    from .pad_border import PadBorder
     from .pixels import DotsDataset, StripesDataset
     from .transforms import PlaceBBox
 
@@ -16,8 +19,12 @@ __all__ = [
     'AddExtremePoints',
     'DigitImages',
     'DotsDataset',
+    'IdentityFolders',
+    'Market1501',
+    'MnistImages',
     'OmniglotImages',
     'PackExtremePoints',
+    'PadBorder',
     'PlaceBBox',
     'StripesDataset',
     'generate_digits',
@@ -35,6 +42,18 @@ def __getattr__(name: str) -> Any:
         from . import pixels
 
         return getattr(pixels, name)
+    if name in ('IdentityFolders', 'Market1501'):
+        from . import identities
+
+        return getattr(identities, name)
+    if name == 'MnistImages':
+        from . import mnist
+
+        return mnist.MnistImages
+    if name == 'PadBorder':
+        from . import pad_border
+
+        return pad_border.PadBorder
     if name.endswith('Images'):
         from . import labelled_images
 

@@ -44,9 +44,7 @@ class LabelledImages(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         """Return ``inputs``, (1, H, W), and ``data_samples``, a dict with ``gt_label``, 0-d."""
-        return dict(
-            inputs=self.images[index], data_samples=dict(gt_label=self.labels[index])
-        )
+        return dict(inputs=self.images[index], data_samples=dict(gt_label=self.labels[index]))
 
 
 @DATASETS.register_module()
@@ -57,10 +55,12 @@ class DigitImages(LabelledImages):
 
     Args:
         split (str): 'train', 1,347 images, or 'val', 450
+        per_class (int, optional): Take the first images of each class of the split alone, at most
+            this many. Defaults to None, all
 
     Raises:
         ImportError: scikit-learn is missing.
-        ValueError: an unknown split.
+        ValueError: an unknown split, or ``per_class`` is no positive integer.
 
     Example:
         >>> len(DigitImages('train')), len(DigitImages('val'))
@@ -69,9 +69,12 @@ class DigitImages(LabelledImages):
         torch.Size([1, 8, 8])
     """
 
-    def __init__(self, split: str = 'train') -> None:
+    def __init__(self, split: str = 'train', per_class: int | None = None) -> None:
         what = 'DigitImages'
         check_choice(what, 'split', split, SPLITS)
+        if per_class is not None and (type(per_class) is not int or per_class < 1):
+            rule, step = 'be a positive integer', 'None takes all images'
+            raise ValueError(message(what, 'per_class', rule, repr(per_class), step))
         if find_spec('sklearn') is None:
             step = "Run pip install 'mmloss-plugins[claims]'"
             raise ImportError(message(what, 'scikit-learn', 'be installed', 'none', step))
@@ -85,6 +88,9 @@ class DigitImages(LabelledImages):
             random_state=0,
             stratify=digits.target,
         )[SPLITS.index(split)]
+        if per_class is not None:
+            firsts = [np.flatnonzero(digits.target[rows] == c)[:per_class] for c in range(10)]
+            rows = rows[np.sort(np.concatenate(firsts))]
         images = torch.from_numpy(digits.images[rows]).float().unsqueeze(1)
         labels = torch.from_numpy(digits.target[rows]).long()
         super().__init__(images, labels, [str(name) for name in digits.target_names])
@@ -96,43 +102,55 @@ class OmniglotImages(LabelledImages):
 
     Each character of each alphabet is a class, of 20 drawings by 20 hands. Ink is 1, paper 0.
 
+    Some archives share alphabets: both ``images_background_small1.zip`` and ``..._small2.zip`` have
+    Greek and Latin. To test on characters that were not trained on, leave these out::
+
+        dict(type='mmloss_plugins.OmniglotImages', archive='images_background_small2.zip',
+             leave_out=('Greek', 'Latin'))
+
     Args:
         archive (str): 'images_background_small1.zip', 'images_evaluation.zip' or another one of
             https://github.com/brendenlake/omniglot, with members ``.../ALPHABET/CHARACTER/*.png``
+        data_root (str): Folder of the archive. Defaults to '', the folder you are in
         size (int): Side in pixels that the drawings of 105x105 are averaged down to. Defaults to 28
         augment (dict, optional): Arguments of :class:`torchvision.transforms.RandomAffine` that
             each drawing is moved with anew whenever it is read. Defaults to None
+        leave_out (Sequence[str]): Alphabets of the archive whose characters are no classes.
+            Defaults to ()
 
     Raises:
         FileNotFoundError: no such archive.
-        ValueError: it holds no drawings, or a size out of range.
+        TypeError: ``leave_out`` is a string, or ``augment`` has an unknown argument.
+        ValueError: it holds no drawings or not the alphabets to leave out, or a size out of range.
 
     Reference:
         Lake et al., Human-level concept learning through probabilistic program induction,
         Science 2015.
     """
 
-    def __init__(self, archive: str, size: int = 28, augment: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        archive: str,
+        data_root: str = '',
+        size: int = 28,
+        augment: dict[str, Any] | None = None,
+        leave_out: Sequence[str] = (),
+    ) -> None:
         what = 'OmniglotImages'
         if type(size) is not int or not 1 <= size <= 105:
             rule, step = 'be an integer from 1 to 105', 'Take 28 or 32'
             raise ValueError(message(what, 'size', rule, repr(size), step))
-        if not Path(archive).is_file():
+        if isinstance(leave_out, str) or not isinstance(leave_out, Sequence):
+            rule, step = 'be a sequence of names', "Pass ('Greek', 'Latin'), for instance"
+            raise TypeError(message(what, 'leave_out', rule, repr(leave_out), step))
+        self.move = _random_affine(augment)
+        path = Path(data_root, archive)
+        if not path.is_file():
             rule = 'be an archive of Omniglot'
             step = 'Get it from https://github.com/brendenlake/omniglot, under python'
-            raise FileNotFoundError(message(what, 'archive', rule, repr(archive), step))
-        images, labels, classes = _read_characters(archive, size)
-        if not classes:
-            rule = 'hold drawings as ALPHABET/CHARACTER/NAME.png'
-            step = 'Take images_background_small1.zip, for instance'
-            raise ValueError(message(what, 'archive', rule, repr(archive), step))
+            raise FileNotFoundError(message(what, 'archive', rule, repr(str(path)), step))
+        images, labels, classes = _read_characters(path, size, _drawings(path, leave_out))
         super().__init__(images, labels, classes)
-        self.move: Callable[[Tensor], Tensor] | None = None
-        if augment is not None:
-            from torchvision.transforms import RandomAffine
-            from torchvision.transforms.functional import InterpolationMode
-
-            self.move = RandomAffine(interpolation=InterpolationMode.BILINEAR, **augment)
 
     def __getitem__(self, index: int) -> Sample:
         """Return a drawing and its character as :class:`LabelledImages` does, moved anew."""
@@ -142,21 +160,57 @@ class OmniglotImages(LabelledImages):
         return sample
 
 
-def _read_characters(archive: str, size: int) -> tuple[Tensor, Tensor, list[str]]:
+def _random_affine(augment: dict[str, Any] | None) -> Callable[[Tensor], Tensor] | None:
+    if augment is None:
+        return None
+    from torchvision.transforms import RandomAffine
+    from torchvision.transforms.functional import InterpolationMode
+
+    move: Callable[[Tensor], Tensor] = RandomAffine(
+        interpolation=InterpolationMode.BILINEAR, **augment
+    )
+    return move
+
+
+def _drawings(path: Path, leave_out: Sequence[str]) -> list[PurePosixPath]:
+    """Return the members of an archive that are drawings, but for those of some alphabets."""
+    what = 'OmniglotImages'
+    members: list[PurePosixPath] = []
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = [PurePosixPath(name) for name in sorted(archive.namelist())]
+    drawings = [each for each in members if _is_drawing(each)]
+    if not drawings:
+        rule = 'be a zip file of drawings ALPHABET/CHARACTER/NAME.png'
+        step = 'Take images_background_small1.zip, for instance'
+        raise ValueError(message(what, 'archive', rule, repr(str(path)), step))
+    alphabets = sorted({each.parts[-3] for each in drawings})
+    for name in leave_out:
+        check_choice(what, 'each of leave_out', name, alphabets)
+    kept = [each for each in drawings if each.parts[-3] not in leave_out]
+    if not kept:
+        rule, step = 'leave an alphabet', f'The archive has {", ".join(alphabets)}'
+        raise ValueError(message(what, 'leave_out', rule, repr(leave_out), step))
+    return kept
+
+
+def _is_drawing(member: PurePosixPath) -> bool:
+    return member.suffix == '.png' and len(member.parts) >= 3 and '__MACOSX' not in member.parts
+
+
+def _read_characters(
+    path: Path, size: int, drawings: Sequence[PurePosixPath]
+) -> tuple[Tensor, Tensor, list[str]]:
     """Return drawings (N, 1, size, size), labels (N,) and the names ALPHABET/CHARACTER."""
     from PIL import Image
 
-    images, names = [], []
-    with zipfile.ZipFile(archive) as members:
-        for member in sorted(members.namelist()):
-            path = PurePosixPath(member)
-            if path.suffix != '.png' or len(path.parts) < 3 or '__MACOSX' in path.parts:
-                continue
-            drawing = Image.open(io.BytesIO(members.read(member))).convert('L')
+    images = []
+    with zipfile.ZipFile(path) as archive:
+        for member in drawings:
+            drawing = Image.open(io.BytesIO(archive.read(str(member)))).convert('L')
             drawing = drawing.resize((size, size), Image.Resampling.BOX)
             images.append(1 - np.asarray(drawing, dtype=np.float32) / 255)
-            names.append('/'.join(path.parts[-3:-1]))
-    if not images:
-        return torch.zeros(0, 1, size, size), torch.zeros(0, dtype=torch.int64), []
+    names = ['/'.join(member.parts[-3:-1]) for member in drawings]
     classes, labels = np.unique(names, return_inverse=True)
-    return torch.from_numpy(np.stack(images)).unsqueeze(1), torch.from_numpy(labels), list(classes)
+    stacked = torch.from_numpy(np.stack(images)).unsqueeze(1)
+    return stacked, torch.from_numpy(labels), classes.tolist()

@@ -16,6 +16,7 @@ from mmloss_plugins.functional.center_targets import (
     pad_objects,
     pad_rows,
 )
+from mmloss_plugins.functional.class_sampling import SampledClasses, sample_classes
 from mmloss_plugins.functional.classifier_start import adacos_scale, circle_directions
 from mmloss_plugins.functional.debug import value_checks, value_checks_enabled
 from mmloss_plugins.functional.dice import dice_loss
@@ -71,6 +72,7 @@ from mmloss_plugins.functional.offset_heatmap import (
 )
 from mmloss_plugins.functional.reduction import expand_weight, reduce_loss
 from mmloss_plugins.functional.regression import l1_loss, mse_loss, smooth_l1_loss
+from mmloss_plugins.functional.sharded_margin_cross_entropy import sharded_margin_cross_entropy
 from mmloss_plugins.functional.simcc import kl_discret
 from mmloss_plugins.functional.wing import adaptive_wing_loss, wing_loss
 
@@ -78,6 +80,7 @@ __all__ = [
     'CenterTargets',
     'Detections',
     'ExtremeTargets',
+    'SampledClasses',
     'adacos_scale',
     'adaptive_wing_loss',
     'arcface_logits',
@@ -136,6 +139,8 @@ __all__ = [
     'pad_rows',
     'pixel_softmax_ce',
     'reduce_loss',
+    'sample_classes',
+    'sharded_margin_cross_entropy',
     'sigmoid_focal',
     'smooth_l1_loss',
     'spatial_softmax_ce',

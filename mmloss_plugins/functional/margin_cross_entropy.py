@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 from torch.nn.functional import softplus
 
 from mmloss_plugins.errors import message
@@ -27,6 +28,7 @@ from mmloss_plugins.functional._margin_logits import (
     silence,
     to_centres,
 )
+from mmloss_plugins.functional._ranks import reduced
 from mmloss_plugins.functional.closed_form import compute_dtype, finish_gradient
 from mmloss_plugins.functional.margins import ARCFACE
 
@@ -107,10 +109,39 @@ def margin_cross_entropy(
     ignored = target == ignore_index
     index = torch.where(ignored, 0, target.long())
     margins = margins_of(margins, index, compute_dtype(features))
+    return classify(features, class_weights, index, ignored, scale, margins, rule, chunk_size)
+
+
+def classify(
+    features: Tensor,
+    class_weights: Tensor,
+    index: Tensor,
+    ignored: Tensor,
+    scale: float,
+    margins: Margins,
+    rule: str,
+    chunk_size: int | None,
+    ranks: Ranks | None = None,
+) -> Tensor:
+    """Return the loss of each sample, (B,).
+
+    Args:
+        features: (B, D), with ``ranks`` those of all of them.
+        class_weights: (C, D) or (C, K, D), with ``ranks`` those of this one.
+        index: (B,) own classes, with ``ranks`` outside 0...C-1 where another rank has them.
+        ignored: (B,) samples without a loss.
+        scale: factor of the cosines.
+        margins: m1, m2, m3; the last two a number or one per sample.
+        rule: see :func:`functional.combined_margin_logits`.
+        chunk_size: classes at a time, or None.
+        ranks: that have the other classes; all of them call this with the same samples. The
+            gradient of the features is that of the sum over ranks of what they make of their
+            losses, that of the weights is the average, as DistributedDataParallel has it.
+    """
     room = KEPT if chunk_size else len(features) * len(class_weights)
     room = room if torch.is_grad_enabled() else 0
     loss: Tensor = _MarginCE.apply(  # type: ignore[no-untyped-call]
-        features, class_weights, index, ignored, scale, margins, rule, chunk_size, room
+        features, class_weights, index, ignored, scale, margins, rule, chunk_size, room, ranks
     )
     return loss
 
@@ -125,6 +156,29 @@ def check_chunk_size(what: str, chunk_size: object) -> None:
         return
     step = 'Leave it out to keep all logits, or take some thousand'
     raise ValueError(message(what, 'chunk_size', 'be a positive integer', chunk_size, step))
+
+
+class Ranks(NamedTuple):
+    """Ranks that have the weights of some classes each.
+
+    Attributes:
+        group: process group; None: all ranks.
+        world_size: their number.
+        elsewhere: (B,), whether another rank has the own class.
+    """
+
+    group: Any
+    world_size: int
+    elsewhere: Tensor
+
+    def joined(self, value: Tensor, top: Tensor, total: Tensor) -> tuple[Tensor, ...]:
+        """Return own cosine, highest logit and sum of exponentials over the classes of all."""
+        highest = reduced(top, self.group, dist.ReduceOp.MAX)
+        total = total * (top - highest).exp_()
+        value, total = reduced(
+            torch.stack([value.masked_fill(self.elsewhere, 0), total]), self.group
+        )
+        return value, highest, total
 
 
 class Others(NamedTuple):
@@ -150,10 +204,10 @@ class _MarginCE(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
-        ctx, features, class_weights, index, ignored, scale, margins, rule, chunk_size, room
+        ctx, features, class_weights, index, ignored, scale, margins, rule, chunk_size, room, ranks
     ):
         x, _ = unit(features.to(compute_dtype(features)))
-        own = own_class(x, class_weights, index)
+        own = own_class(x, class_weights, _rows(index, class_weights, ranks))
         value, _ = with_margin(own.cosine, own.sine, margins, rule)
         # A sample that is NaN would make the exponentials of its row NaN; its own logit shows it.
         scaled = silence(x * scale, ~x.isfinite().all(1))
@@ -170,9 +224,11 @@ class _MarginCE(torch.autograd.Function):
             room -= exp.numel()
             if room >= 0:
                 kept[start] = Others(exp, top, best)
+        if ranks is not None:
+            value, top, total = ranks.joined(value, top, total)
         excess = top + total.log() - value * scale
         ctx.kept, ctx.scale, ctx.margins, ctx.rule = kept, scale, margins, rule
-        ctx.chunk_size = chunk_size
+        ctx.chunk_size, ctx.ranks = chunk_size, ranks
         ctx.save_for_backward(
             features, class_weights, w_inverse, index, ignored, top, total, excess
         )
@@ -182,6 +238,9 @@ class _MarginCE(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         features, class_weights, w_inverse, index, ignored, top, total, excess = ctx.saved_tensors
+        ranks = ctx.ranks
+        # Each rank has the gradient of its own samples.
+        grad = grad if ranks is None else reduced(grad, ranks.group) / ranks.world_size
         silent = (grad == 0) | ignored
         x, inverse = unit(features.to(excess.dtype))
         x = silence(x, silent)
@@ -190,13 +249,21 @@ class _MarginCE(torch.autograd.Function):
         slope = share / torch.where(total == 0, 1, total)
         grad_x, grad_w = _pull_to_others(ctx, x, class_weights, w_inverse, index, top, slope)
         grad_x = through_unit(grad_x, x, inverse)
-        own = own_class(x, class_weights, index)
+        own = own_class(x, class_weights, _rows(index, class_weights, ranks))
         _, pull = with_margin(own.cosine, own.sine, ctx.margins, ctx.rule)
-        steps = (-share * pull * ctx.scale).masked_fill_(silent, 0)
+        not_here = silent if ranks is None else silent | ranks.elsewhere
+        steps = (-share * pull * ctx.scale).masked_fill_(not_here, 0)
         pull_own(grad_x, grad_w, own, inverse, steps)
+        if ranks is not None:
+            grad_x = reduced(grad_x, ranks.group).mul_(ranks.world_size)
         grad_x = finish_gradient(silence(grad_x, silent), grad.unsqueeze(1), features.dtype)
         grad_w = grad_w.reshape(class_weights.shape).to(class_weights.dtype)
-        return grad_x, grad_w, None, None, None, None, None, None, None
+        return grad_x, grad_w, None, None, None, None, None, None, None, None
+
+
+def _rows(index: Tensor, class_weights: Tensor, ranks: Ranks | None) -> Tensor:
+    """Return the rows of the own classes; any row where another rank has the class."""
+    return index if ranks is None else index.clamp(0, len(class_weights) - 1)
 
 
 def _pull_to_others(  # type: ignore[no-untyped-def]

@@ -125,6 +125,33 @@ def check_loss(what: str, loss: Any) -> None:
     raise TypeError(message(what, 'loss', 'be the config of a loss', repr(loss), step))
 
 
+def check_all_logits(what: str, chunk_size: int | None, sample_rate: float) -> None:
+    """Refuse what leaves logits out beside a loss on logits.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    for argument, value, off in (
+        ('chunk_size', chunk_size, None),
+        ('sample_rate', sample_rate, 1),
+    ):
+        if value != off:
+            rule, step = f'be {off} with a loss on logits', 'Leave one of the two out'
+            raise ValueError(message(what, argument, rule, value, step))
+
+
+def check_shards(what: str, loss: Any, sample_rate: float) -> None:
+    """Refuse what needs all classes on one rank, or draws them, beside ``shard_classes``.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    for argument, value, off in (('loss', loss, None), ('sample_rate', sample_rate, 1)):
+        if value != off:
+            rule, step = f'be {off} with shard_classes=True', 'Leave one of the two out'
+            raise ValueError(message(what, argument, rule, value, step))
+
+
 def _check_per_class(what: str, margin: Sequence[Any], num_classes: int) -> None:
     if len(margin) != num_classes:
         rule = f'have one value for each of {num_classes} classes'

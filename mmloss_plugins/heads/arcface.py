@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from mmloss_plugins import functional as F
-from mmloss_plugins.errors import message
 from mmloss_plugins.functional._angles import Margin, unit
+from mmloss_plugins.functional._ranks import is_sharded
+from mmloss_plugins.functional.class_sampling import IGNORED, check_sample_rate
 from mmloss_plugins.functional.closed_form import compute_dtype
 from mmloss_plugins.functional.margin_cross_entropy import check_chunk_size
 from mmloss_plugins.heads import _class_options as options
+from mmloss_plugins.heads import _class_shards as shards
 from mmloss_plugins.heads._class_head import ClassHead
 from mmloss_plugins.losses.base import average_over_ranks
 from mmloss_plugins.losses.schedules import Schedule, value_at
@@ -27,6 +29,28 @@ class NormFaceHead(ClassHead):
 
     Embeddings are handed over with length 1, so that Euclidean distances rank as cosines do.
 
+    With ``sample_rate`` below 1 a step of training compares with the classes of its batch and
+    random others alone (Partial FC, :func:`functional.sample_classes`), in ``train()`` mode; the
+    loss is lower than over all classes, prediction and accuracy are over all. Each rank draws for
+    its own share of the batch. Classes that are not drawn have a gradient of 0, with which
+    momentum and weight decay of an optimizer still move them. Class weights count by their
+    direction alone and need no decay::
+
+        optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'head.weight': dict(decay_mult=0.0)}))
+
+    With ``shard_classes`` each of W processes owns the weights of C / W classes, as a DTensor: it
+    keeps their gradient and the state of their optimizer, and computes their logits for the
+    batches of all (:func:`functional.sharded_margin_cross_entropy`). Loss and gradients are those
+    of one process. Inside of :class:`EmbeddingClassifier`, which keeps MMEngine's
+    MMDistributedDataParallel off the weights, and with a hook for checkpoints and clipping::
+
+        model = dict(head=dict(shard_classes=True))
+        custom_hooks = [dict(type='mmloss_plugins.ShardedWeightsHook')]
+
+    Processes have to build the head from the same seed, as MMEngine does, to start as one would.
+    ``accuracy`` is computed over the ranks, too. Logits and scores of ``predict`` gather the
+    weights of all classes for the call, in which all ranks have to take part; embeddings do not.
+
     Args:
         in_channels (int): D, size of the embedding
         num_classes (int): C
@@ -37,9 +61,14 @@ class NormFaceHead(ClassHead):
         chunk_size (int, optional): Compute this many classes at a time, so that memory does not
             grow with the number of classes beyond the weights and their gradient. None keeps all
             logits. Defaults to None
+        sample_rate (float): Share of the classes that a step of training compares with, within
+            (0, 1]. Defaults to 1: all
+        shard_classes (bool): Spread the class weights over the processes of a run; without
+            ``loss`` and ``sample_rate``. In a single process they stay as they are. Defaults to
+            False
         loss (Config, optional): On logits (B, C) and classes (B,), such as ``LabelSmoothLoss``;
             called with ``weight`` and ``avg_factor`` as the losses of MMDetection. It needs all
-            logits, so there is no ``chunk_size``. Defaults to cross-entropy
+            logits, so there are no ``chunk_size`` and ``sample_rate``. Defaults to cross-entropy
         weight_init (str): As in :class:`SoftmaxHead`
         ignore_index (int): As in :class:`SoftmaxHead`
         accuracy (bool): As in :class:`SoftmaxHead`
@@ -48,7 +77,13 @@ class NormFaceHead(ClassHead):
 
     Raises:
         TypeError: an unknown argument, or one of another type.
-        ValueError: a value out of range, or ``chunk_size`` beside ``loss``.
+        ValueError: a value out of range, or ``chunk_size`` or ``sample_rate`` beside ``loss``,
+            ``loss`` or ``sample_rate`` beside ``shard_classes``, or fewer classes than processes.
+        RuntimeError: ``shard_classes`` with PyTorch before 2.5.
+
+    Reference:
+        Wang et al., NormFace, https://arxiv.org/abs/1704.06369; An et al., Partial FC,
+        https://arxiv.org/abs/2203.15565.
     """
 
     def __init__(
@@ -58,19 +93,34 @@ class NormFaceHead(ClassHead):
         *,
         scale: float | str = 16.0,
         chunk_size: int | None = None,
+        sample_rate: float = 1.0,
+        shard_classes: bool = False,
         **base_options: Any,
     ) -> None:
         super().__init__(in_channels, num_classes, **base_options)
         check_chunk_size(self.what, chunk_size)
-        if chunk_size is not None and self.loss_module is not None:
-            rule, step = 'be None with a loss on logits', 'Leave one of the two out'
-            raise ValueError(message(self.what, 'chunk_size', rule, chunk_size, step))
+        check_sample_rate(self.what, sample_rate)
+        if self.loss_module is not None:
+            options.check_all_logits(self.what, chunk_size, sample_rate)
+        options.check_switches(self.what, shard_classes=shard_classes)
+        if shard_classes:
+            options.check_shards(self.what, self.loss_module, sample_rate)
+            self.weight = shards.shard_weight(self.what, self.weight)
+        if is_sharded(self.weight):
+            self._register_load_state_dict_pre_hook(shards.take_rows, with_module=True)
         self.scale = options.scale_of(self.what, scale, num_classes)
         self.chunk_size = chunk_size
+        self.sample_rate = sample_rate
 
     def default_loss(self) -> None:
         """Return None: cross-entropy needs no logits."""
         return
+
+    def init_weights(self) -> None:
+        """Do as MMEngine's BaseModule; refuse a run that would not save sharded weights."""
+        super().init_weights()
+        if is_sharded(self.weight):
+            shards.check_run(self.what)
 
     def forward(self, feats: Any) -> Tensor:
         """Return the embedding with length 1, (B, D).
@@ -83,7 +133,7 @@ class NormFaceHead(ClassHead):
 
     def logits(self, x: Tensor) -> Tensor:
         """Return s cos(theta), (B, C)."""
-        return F.cosine_logits(x, self.weight, scale=self.scale)
+        return F.cosine_logits(x, shards.whole(self.weight), scale=self.scale)
 
     def margins(self) -> tuple[float, Margin, Margin]:
         """Return m1, m2, m3 of this iteration; see :func:`functional.combined_margin_logits`."""
@@ -101,20 +151,26 @@ class NormFaceHead(ClassHead):
         """Return the mean loss of the ``valid`` samples; without logits where it can."""
         if self.loss_module is not None:
             return super().class_loss(x, labels, valid)
-        values = F.margin_cross_entropy(
-            x, self.weight, labels, chunk_size=self.chunk_size, **self._options()
-        )
+        weight, choices = self.weight, self._options()
+        if self.training and self.sample_rate < 1:
+            weight, labels, choices = self._sampled(labels)
+        choices['chunk_size'] = self.chunk_size
+        losses = shards.sharded_losses if is_sharded(weight) else F.margin_cross_entropy
+        values = losses(x, weight, labels, **choices)
         return values.sum() / average_over_ranks(valid.sum())
 
     def nearest(self, x: Tensor) -> Tensor:
         """Return the class with the highest logit, (B,); in chunks as the loss."""
-        if len(x) == 0:
-            return x.new_zeros(0, dtype=torch.int64)
-        size = self.chunk_size or self.num_classes
-        found = [F.cosine_logits(x, each).max(1) for each in self.weight.split(size)]
-        best = torch.stack([each.values for each in found]).argmax(0)
-        within = torch.stack([each.indices for each in found]).gather(0, best.unsqueeze(0))
-        return within.squeeze(0) + best * size
+        return shards.nearest_class(x, self.weight, self.chunk_size)
+
+    def _sampled(self, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Return weights, labels and options of the classes that this step compares with."""
+        share = dict(sample_rate=self.sample_rate, ignore_index=self.ignore_index)
+        classes, labels = F.sample_classes(labels, self.num_classes, **share)
+        m1, *others = self.margins()
+        m2, m3 = (m[classes] if isinstance(m, Tensor) else m for m in others)
+        choices = {**self._options(), 'margins': (m1, m2, m3), 'ignore_index': IGNORED}
+        return self.weight.index_select(0, classes), labels, choices
 
     def _options(self) -> dict[str, Any]:
         return dict(
@@ -158,6 +214,8 @@ class ArcFaceHead(NormFaceHead):
             :func:`functional.combined_margin_logits`. Defaults to 'monotonic'
         num_subcenters (int): Centres of each class, of which the nearest counts. Defaults to 1
         chunk_size (int, optional): As in :class:`NormFaceHead`
+        sample_rate (float): As in :class:`NormFaceHead`
+        shard_classes (bool): As in :class:`NormFaceHead`
         loss (Config, optional): As in :class:`NormFaceHead`
         weight_init (str): As in :class:`SoftmaxHead`
         ignore_index (int): As in :class:`SoftmaxHead`
@@ -167,7 +225,9 @@ class ArcFaceHead(NormFaceHead):
 
     Raises:
         TypeError: an unknown argument, or one of another type.
-        ValueError: a value out of range, or ``chunk_size`` beside ``loss``.
+        ValueError: a value out of range, or ``chunk_size`` or ``sample_rate`` beside ``loss``,
+            ``loss`` or ``sample_rate`` beside ``shard_classes``, or fewer classes than processes.
+        RuntimeError: ``shard_classes`` with PyTorch before 2.5.
 
     Differs from:
         mmpretrain's ``ArcFaceClsHead``: finite at the centre of a class, half features, fewer

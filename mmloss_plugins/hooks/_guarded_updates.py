@@ -12,6 +12,8 @@ from mmengine.dist import all_reduce
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor
 
+from mmloss_plugins.functional._ranks import is_sharded
+
 #: Called before each update with the names of ``values``: 'loss' for each loss since the last
 #: update, then one name per parameter; whether the update is left out, as a 0-d tensor of 0 or 1;
 #: and whether a GradScaler scales the gradients.
@@ -88,7 +90,8 @@ def step_unless(
 
 def largest(tensors: Iterable[Tensor]) -> Tensor:
     """Return the largest absolute value of each tensor, NaN if it holds one; 1-D, float32."""
-    found = list(tensors)
+    # Of what is sharded each rank reads its own rows.
+    found = [tensor.to_local() if is_sharded(tensor) else tensor for tensor in tensors]
     if not found:
         return torch.zeros(0)
     # The maximum of no element is an error, so give empty tensors one.

@@ -30,10 +30,11 @@ class EmbeddingSpread(BaseMetric):
 
     Predictions are data samples or dicts with ``pred_feature``, (D,), and the class as ``label``
     of ``gt_label``, as MMDetection's ``ReIDMetrics`` takes them; distances of heads that hand
-    embeddings over with length 1 are those on the sphere. NaN if an embedding is not finite, and
-    without a second class for the distances.
+    embeddings over with length 1 are those on the sphere. NaN if an embedding is not finite or no
+    sample counts, and without a second class for the distances.
 
     Args:
+        ignore_index (int): Samples of this class do not count. Defaults to -1
         collect_device (str): Of MMEngine's BaseMetric
         prefix (str, optional): Takes the place of 'spread'
 
@@ -51,6 +52,12 @@ class EmbeddingSpread(BaseMetric):
 
     default_prefix = 'spread'
 
+    def __init__(
+        self, ignore_index: int = -1, collect_device: str = 'cpu', prefix: str | None = None
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.ignore_index = ignore_index
+
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep embedding and class of each sample."""
         for sample in data_samples:
@@ -63,10 +70,11 @@ class EmbeddingSpread(BaseMetric):
 
     def compute_metrics(self, results: list[tuple[Tensor, int]]) -> dict[str, float]:
         """Return both values."""
-        features = torch.stack([feature for feature, _ in results])
-        if not features.isfinite().all():
+        counted = [each for each in results if each[1] != self.ignore_index]
+        if not all(feature.isfinite().all() for feature, _ in counted) or not counted:
             return dict(angle=math.nan, distance=math.nan)
-        labels = torch.tensor([label for _, label in results])
+        features = torch.stack([feature for feature, _ in counted])
+        labels = torch.tensor([label for _, label in counted])
         classes, index = labels.unique(return_inverse=True)
         angle = median_angle(features, index, len(classes))
         return dict(angle=angle, distance=relative_distance(features, index, len(classes)))

@@ -9,6 +9,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmloss_plugins.errors import check_choice, message
+from mmloss_plugins.functional._ranks import is_sharded
 from mmloss_plugins.heads._class_samples import labels_of, last_features
 from mmloss_plugins.registry import MODELS
 
@@ -83,6 +84,10 @@ class EmbeddingClassifier(BaseModel):
         self.aux_losses = nn.ModuleDict(
             {name: _build(f'aux_losses.{name}', loss) for name, loss in aux_losses.items()}
         )
+        # DistributedDataParallel would average rows of different classes.
+        self._ddp_params_and_buffers_to_ignore = [
+            name for name, parameter in self.named_parameters() if is_sharded(parameter)
+        ]
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor') -> Any:
         """Return what ``mode`` asks for.

@@ -32,8 +32,9 @@ class LeNetPlusPlus(BaseModule):
             distribution for the convolutions
 
     Raises:
+        TypeError: ``norm`` is no bool.
         ValueError: a number that is no positive integer, an even kernel, or no stage; in
-            ``forward`` an image with fewer pixels than the stages halve.
+            ``forward`` images of another shape, or with fewer pixels than the stages halve.
 
     Reference:
         Wen et al., A Discriminative Feature Learning Approach for Deep Face Recognition, ECCV
@@ -56,7 +57,8 @@ class LeNetPlusPlus(BaseModule):
         if init_cfg is None:
             init_cfg = dict(type='Xavier', layer='Conv2d', distribution='uniform')
         super().__init__(init_cfg=init_cfg)
-        _check(in_channels, channels, kernel_size)
+        _check(in_channels, channels, kernel_size, norm)
+        self.in_channels = in_channels
         self.stages = nn.Sequential()
         for out_channels in channels:
             self.stages.append(
@@ -75,9 +77,9 @@ class LeNetPlusPlus(BaseModule):
             x: Images (B, in_channels, H, W), at least 2^n pixels high and wide.
         """
         least = 2 ** len(self.stages)
-        if min(x.shape[-2:]) < least:
-            rule = f'be images of at least {least}x{least}'
-            step = 'Enlarge the images, or leave out a stage'
+        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < least:
+            rule = f'be images (B, {self.in_channels}, H, W) of at least {least}x{least}'
+            step = 'Set in_channels; enlarge small images, or leave out a stage'
             raise ValueError(message(WHAT, 'x', rule, tuple(x.shape), step))
         return (self.stages(x),)
 
@@ -87,7 +89,7 @@ def _convolution(inputs: int, outputs: int, kernel_size: int, norm: bool) -> lis
     return [conv, *([nn.BatchNorm2d(outputs)] if norm else []), nn.PReLU(outputs)]
 
 
-def _check(in_channels: Any, channels: Any, kernel_size: Any) -> None:
+def _check(in_channels: Any, channels: Any, kernel_size: Any, norm: Any) -> None:
     step = 'The paper has in_channels=1, channels=(32, 64, 128), kernel_size=5'
     stages = list(channels) if isinstance(channels, Sequence) else []
     if not stages or not all(_is_count(number) for number in stages):
@@ -100,6 +102,8 @@ def _check(in_channels: Any, channels: Any, kernel_size: Any) -> None:
     if not _is_count(kernel_size) or kernel_size % 2 == 0:
         rule = 'be an odd positive integer'
         raise ValueError(message(WHAT, 'kernel_size', rule, repr(kernel_size), step))
+    if not isinstance(norm, bool):
+        raise TypeError(message(WHAT, 'norm', 'be True or False', repr(norm), step))
 
 
 def _is_count(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 ``python -m mmloss_plugins.visualization dsnt WORK_DIR ... --out FILE`` draws the heatmaps that runs
 with a DSNT head have learned. The words ``detections``, ``centernet`` and ``extremenet`` draw
-detectors.
+detectors, ``embeddings`` draws embeddings of two dimensions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmloss_plugins.visualization import detection, dsnt
+from mmloss_plugins.visualization import detection, dsnt, embeddings
 from mmloss_plugins.visualization._detection_run import DetectionRun, is_detector
 from mmloss_plugins.visualization._figure import import_matplotlib
 from mmloss_plugins.visualization._run import check_checkpoint, load_config, read_config
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ['dsnt']:
         return dsnt.main(arguments[1:])
+    if arguments[:1] == [embeddings.COMMAND]:
+        return embeddings.main(arguments[1:])
     if arguments and arguments[0] in detection.COMMANDS:
         return detection.main(arguments)
     options = _parser().parse_args(arguments)
@@ -86,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         'CenterNet and ExtremeNet, and loss and metric curves',
         epilog='With the word dsnt in place of CONFIG: the heatmaps that DSNT heads have learned; '
         'with detections, centernet or extremenet: one picture of a detector, or several runs in '
-        'one; see python -m mmloss_plugins.visualization WORD --help',
+        'one; with embeddings: the embeddings of two dimensions of runs, side by side; '
+        'see python -m mmloss_plugins.visualization WORD --help',
     )
     parser.add_argument(
         'config', help='config of a top-down MMPose model or of an MMDetection model'

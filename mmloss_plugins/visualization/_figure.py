@@ -110,7 +110,7 @@ def _shrink(png: bytes, keep: Sequence[str] = ()) -> bytes:
     # k-means over all pixels would take seconds. NEAREST keeps the exact colours of thin lines.
     few = picture.resize((picture.width // 4, picture.height // 4), Image.Resampling.NEAREST)
     palette = few.quantize(256 - len(keep), kmeans=1)
-    colours = palette.getpalette()[: 3 * (256 - len(keep))]
+    colours = _with_white(palette.getpalette()[: 3 * (256 - len(keep))])
     palette.putpalette([*colours, *(part for name in keep for part in ImageColor.getrgb(name))])
     # Dithering keeps shades apart but is noise to the compressor: it goes before the size does.
     attempts = itertools.product((1.0, 0.85, 0.7, 0.5, 0.35), ('FLOYDSTEINBERG', 'NONE'))
@@ -124,3 +124,12 @@ def _shrink(png: bytes, keep: Sequence[str] = ()) -> bytes:
         if buffer.tell() <= MAX_BYTES:
             break
     return buffer.getvalue()
+
+
+def _with_white(parts: Sequence[int]) -> list[int]:
+    """Return the colours of a palette, r, g, b, r, ..., with those next to white made white.
+
+    Pillow looks colours up by boxes of 8 x 8 x 8: in the last one 252 is taken for the paper.
+    """
+    triples = zip(parts[::3], parts[1::3], parts[2::3])
+    return [255 if min(triple) >= 248 else part for triple in triples for part in triple]

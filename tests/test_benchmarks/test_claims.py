@@ -6,12 +6,13 @@ import dataclasses
 import json
 import re
 
+import matplotlib.pyplot as plt
 import pytest
 from mmengine.config import Config
 
 from benchmarks import claims
 from benchmarks.claim_list import CLAIMS, ROOT, Claim
-from benchmarks.claim_report import make_table, write_report
+from benchmarks.claim_report import draw_chart, make_table, write_report
 from mmloss_plugins.datasets import digits as digit_files
 from mmloss_plugins.datasets import figures as figure_files
 
@@ -109,6 +110,32 @@ def test_column_of_a_step_shows_the_value_there(grid):
     assert last == '| ours | 20.0 ± 14.1 | 90.0 ± 0.0 | 2 | 2,000 | 60 s |'
 
 
+def test_columns_with_a_unit_are_shown_as_they_are(grid, tmp_path, monkeypatch):
+    claim = dataclasses.replace(
+        grid,
+        metrics={'angle': 'x/angle', 'ratio': 'x/ratio', 'AP': 'x/AP'},
+        units={'angle': 'degrees', 'ratio': ''},
+    )
+    results = [
+        dict(
+            curves={'x/angle': [(9, angle)], 'x/ratio': [(9, 0.25)], 'x/AP': [(9, 0.5)]},
+            seconds=60.0,
+        )
+        for angle in (2.0, 4.0)
+    ]
+    head, _, *rows = make_table(claim, {'ours': results}).splitlines()
+    assert head == '| method | angle (degrees) | ratio | AP | seeds | steps | time per run |'
+    assert rows == ['| ours | 3.00 ± 1.41 | 0.25 ± 0.00 | 50.0 ± 0.0 | 2 | 9 | 60 s |']
+    (row,) = make_table(claim, {'ours': results[:1]}).splitlines()[2:]
+    assert row == '| ours | 2.00 | 0.25 | 50.0 | 1 | 9 | 60 s |'
+
+    monkeypatch.setattr(plt, 'close', lambda figure: None)
+    draw_chart(claim, {'ours': results}, tmp_path / 'chart.png')
+    axes = plt.gcf().axes
+    assert [axis.get_title() for axis in axes] == ['angle (degrees)', 'ratio', 'AP (%)']
+    assert [float(axis.lines[0].get_ydata()[-1]) for axis in axes] == [3.0, 0.25, 50.0]
+
+
 @pytest.mark.parametrize(('name', 'module'), [('figures', figure_files), ('digits', digit_files)])
 def test_sets_are_written_for_the_claims_that_read_them_alone(
     grid, tmp_path, monkeypatch, name, module
@@ -144,6 +171,7 @@ def test_every_claim_names_existing_files_and_its_decisive_configs():
         last = [key for title, key in claim.metrics.items() if title not in claim.steps]
         assert set(last) == set(claim.metrics.values())
         assert set(claim.steps) <= set(claim.metrics)
+        assert set(claim.units) <= set(claim.metrics)
         text = (ROOT / claim.readme).read_text()
         assert text.index(f'<!-- claim {claim.name}: begin -->') < text.index(
             f'<!-- claim {claim.name}: end -->'

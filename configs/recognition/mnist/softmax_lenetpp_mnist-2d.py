@@ -1,0 +1,3 @@
+_base_ = '../../_base_/mnist_2d.py'
+
+model = dict(head=dict(type='mmloss_plugins.SoftmaxHead', bias=False))
