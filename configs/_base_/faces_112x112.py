@@ -117,4 +117,7 @@ auto_scale_lr = dict(base_batch_size=1024)
 default_hooks = dict(
     checkpoint=dict(interval=1, max_keep_ckpts=2, save_best='auto', rule='greater')
 )
-custom_hooks = [dict(type='mmloss_plugins.LossDiagnosticsHook', interval=50)]
+custom_hooks = [
+    dict(type='mmloss_plugins.TrainClassesHook'),
+    dict(type='mmloss_plugins.LossDiagnosticsHook', interval=50),
+]

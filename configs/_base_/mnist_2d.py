@@ -67,4 +67,7 @@ param_scheduler = [
     dict(type='MultiStepLR', by_epoch=False, milestones=[5000, 8000], gamma=0.8, end=10000)
 ]
 default_hooks = dict(checkpoint=dict(interval=1000))
-custom_hooks = [dict(type='mmloss_plugins.LossDiagnosticsHook', interval=50)]
+custom_hooks = [
+    dict(type='mmloss_plugins.TrainClassesHook'),
+    dict(type='mmloss_plugins.LossDiagnosticsHook', interval=50),
+]

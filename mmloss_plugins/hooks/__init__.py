@@ -7,6 +7,7 @@ from mmloss_plugins.hooks.heatmap_visualization import HeatmapVisualizationHook
 from mmloss_plugins.hooks.non_finite_guard import NonFiniteGuardHook
 from mmloss_plugins.hooks.require_data import RequireDataHook
 from mmloss_plugins.hooks.sharded_weights import ShardedWeightsHook
+from mmloss_plugins.hooks.train_classes import TrainClassesHook
 
 __all__ = [
     'EmbeddingPictureHook',
@@ -16,4 +17,5 @@ __all__ = [
     'NonFiniteGuardHook',
     'RequireDataHook',
     'ShardedWeightsHook',
+    'TrainClassesHook',
 ]

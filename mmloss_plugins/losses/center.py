@@ -71,6 +71,7 @@ class CenterLoss(BaseLoss):
         self.rate = rate
         self.distance = distance
         self.ignore_index = ignore_index
+        self.num_classes = num_classes
         centers = init_std * torch.randn(num_classes, feat_dim)
         if update == 'gradient':
             self.centers = nn.Parameter(centers)
