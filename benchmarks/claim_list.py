@@ -404,8 +404,9 @@ _CLAIMS = (
     Claim(
         name='fcos',
         sentence=(
-            'FCOS needs the prior. Where one decision in 600 is positive, focal loss beats binary '
-            'cross-entropy and, at gamma 0, alpha .75 beats .25; where one in 106 is, neither does.'
+            'FCOS learns late without the prior. Where one decision in 600 is positive, focal loss '
+            'beats binary cross-entropy, and alpha .75 beats .25 at gamma 0; where one in 106 is, '
+            'they end level.'
         ),
         configs={
             'focal, sparse': _fcos('focal-sparse'),
@@ -459,7 +460,6 @@ _CLAIMS = (
             'NormFace': _digits('normface'),
             'ArcFace': _digits('arcface'),
             'centre loss': _digits('center'),
-            'centre loss, BatchNorm': _digits('center-bn'),
             'centre loss, un-squared': _digits('center-frobenius'),
             'label smoothing': _digits('label-smooth'),
             'NormFace, bare': _digits('normface-bare'),
@@ -473,7 +473,7 @@ _CLAIMS = (
         units={'angle': 'degrees', 'distance ratio': ''},
         decisive=('ArcFace', 'softmax'),
         readme=_DIGITS_README,
-        seeds=4,
+        seeds=5,
         generated=None,
     ),
     Claim(
@@ -494,12 +494,15 @@ _CLAIMS = (
         units={'NLL': 'nats'},
         decisive=('label smoothing, 64-d', 'softmax, 64-d'),
         readme=_DIGITS_README,
-        seeds=4,
+        seeds=5,
         generated=None,
     ),
     Claim(
         name='omniglot',
-        sentence='Which loss finds characters that no one trained on.',
+        sentence=(
+            'Searching characters that were not trained on, by cosine, ArcFace and CosFace have a '
+            'little more recall@1 than softmax, by 1 to 2 of 100; centre loss does not.'
+        ),
         configs={
             'softmax': _omniglot('softmax'),
             'modified softmax': _omniglot('modified-softmax'),
