@@ -23,8 +23,8 @@ def fingerprint(config: str) -> str:
     from mmengine.config import Config
 
     resolved = Config.fromfile(config).to_dict()
-    for name in ('data_root', 'default_hooks', 'custom_hooks'):
-        resolved.pop(name, None)  # neither the data's place nor what is logged changes a result
+    for name in ('default_hooks', 'custom_hooks'):
+        resolved.pop(name, None)  # what is logged does not change a result
     text = json.dumps(_without_paths(resolved), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -34,7 +34,7 @@ def _without_paths(value: Any) -> Any:
         return {
             key: _without_paths(item)
             for key, item in value.items()
-            if key not in ('data_root', 'ann_file')
+            if key != 'ann_file' and not str(key).endswith('_root')
         }
     if isinstance(value, (list, tuple)):
         return [_without_paths(item) for item in value]

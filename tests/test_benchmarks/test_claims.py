@@ -13,6 +13,7 @@ from mmengine.config import Config
 from benchmarks import claims
 from benchmarks.claim_list import CLAIMS, ROOT, Claim
 from benchmarks.claim_report import draw_chart, make_table, write_report
+from benchmarks.train_one import fingerprint
 from mmloss_plugins.datasets import digits as digit_files
 from mmloss_plugins.datasets import figures as figure_files
 
@@ -184,3 +185,14 @@ def test_every_step_of_a_column_is_validated():
             train = Config.fromfile(ROOT / config).train_cfg
             assert all(step % train.val_interval == 0 for step in claim.steps.values())
             assert max(claim.steps.values()) < train.max_iters
+
+
+@pytest.mark.parametrize('name', ['bccd', 'omniglot', 'dsnt-mouse'])
+def test_results_are_kept_where_the_data_lie_elsewhere(name, monkeypatch):
+    claim = CLAIMS[name]
+    found = []
+    for place in ('/here', '/there'):
+        monkeypatch.setenv(claim.data, place)
+        found.append([fingerprint(str(ROOT / config)) for config in claim.configs.values()])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == len(claim.configs)

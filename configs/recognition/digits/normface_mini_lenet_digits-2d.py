@@ -1,3 +1,7 @@
 _base_ = '../../_base_/digits_2d.py'
 
-model = dict(head=dict(type='mmloss_plugins.NormFaceHead', scale=16))
+# BatchNorm centres the embedding, so that classes lie on all sides of the origin.
+model = dict(
+    neck=dict(output_norm=True),
+    head=dict(type='mmloss_plugins.NormFaceHead', scale=16),
+)

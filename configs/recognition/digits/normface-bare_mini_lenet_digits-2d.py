@@ -1,0 +1,6 @@
+_base_ = './normface_mini_lenet_digits-2d.py'
+
+# As write-ups have it.
+model = dict(
+    backbone=dict(norm=False), neck=dict(output_norm=False), head=dict(weight_init='xavier')
+)

@@ -1,0 +1,3 @@
+_base_ = '../../_base_/omniglot_28x28.py'
+
+model = dict(head=dict(type='mmloss_plugins.ArcFaceHead', scale=16, margin=0.4))
