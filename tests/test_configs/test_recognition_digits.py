@@ -69,7 +69,7 @@ def test_trains_and_validates(name, tmp_path):
             'train_cfg.max_iters': 2,
             'train_cfg.val_interval': 2,
             'default_hooks.logger.interval': 1,
-            'custom_hooks.0.interval': 1,
+            'custom_hooks.1.interval': 1,
             'train_dataloader.batch_size': 8,
             'val_dataloader.dataset.per_class': 3,
         }

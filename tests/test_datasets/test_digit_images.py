@@ -73,7 +73,9 @@ def test_the_first_of_each_class(splits):
 
 @pytest.mark.parametrize('per_class', [0, 2.0, True])
 def test_bad_number_of_images(per_class):
-    with pytest.raises(ValueError, match='per_class must be a positive integer, got .* None takes'):
+    with pytest.raises(
+        ValueError, match=r'per_class must be a positive integer, got .* None takes'
+    ):
         DigitImages(per_class=per_class)
 
 
