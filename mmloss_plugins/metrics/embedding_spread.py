@@ -46,7 +46,7 @@ class EmbeddingSpread(BaseMetric):
         >>> for x, y, label in ((1.0, 1.0, 0), (1.0, -1.0, 0), (-3.0, 0.0, 1), (-3.0, 0.0, 1)):
         ...     sample = dict(pred_feature=torch.tensor([x, y]), gt_label=dict(label=label))
         ...     metric.process(None, [sample])
-        >>> metric.evaluate(size=4)
+        >>> {name: round(value, 4) for name, value in metric.evaluate(size=4).items()}
         {'spread/angle': 22.5, 'spread/distance': 0.125}
     """
 
