@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
@@ -69,7 +71,7 @@ class Count(BaseMetric):
 
 
 def runner_of(model, work_dir, samples=None, iterations=4, batch_size=2, hook=None, **options):
-    name = f'{work_dir.name}-{id(model)}'
+    name = f'{work_dir.name}-{uuid.uuid4()}'
     loader = dict(
         batch_size=batch_size,
         sampler=dict(type='DefaultSampler', shuffle=False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import uuid
 
 import torch
 from mmengine.hooks import Hook
@@ -71,6 +72,9 @@ def toy_runner(model, work_dir, hook, *, iterations=6, accumulate=1, optimizer=N
         dict(inputs=torch.zeros(2), data_samples=BaseDataElement(metainfo=dict(img_path=name)))
         for name in names
     ]
+    # One name per Runner: MMEngine keeps visualizers, loggers and message hubs by name, and the id
+    # of a model comes back when that model is gone.
+    name = f'{work_dir.name}-{uuid.uuid4()}'
     arguments = dict(
         work_dir=str(work_dir),
         train_dataloader=dict(
@@ -89,9 +93,8 @@ def toy_runner(model, work_dir, hook, *, iterations=6, accumulate=1, optimizer=N
         if hook is None
         else [dict(type='mmloss_plugins.NonFiniteGuardHook', **hook)],
         log_processor=dict(by_epoch=False),
-        # One name per Runner: MMEngine keeps visualizers, loggers and message hubs by name.
-        experiment_name=f'{work_dir.name}-{id(model)}',
-        visualizer=dict(type='Visualizer', name=f'{work_dir.name}-{id(model)}'),
+        experiment_name=name,
+        visualizer=dict(type='Visualizer', name=name),
     )
     return Runner(model, **{**arguments, **options})
 
