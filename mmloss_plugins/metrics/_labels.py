@@ -1,4 +1,4 @@
-"""Classes of samples in the forms that heads and data sets give them."""
+"""Classes and embeddings of samples in the forms that heads and data sets give them."""
 
 from __future__ import annotations
 
@@ -33,3 +33,21 @@ def class_of(what: str, sample: Any, key: str) -> int:
     if isinstance(label, (int, np.integer)):
         return int(label)
     raise ValueError(message(what, key, 'hold one class', repr(label), STEPS[key]))
+
+
+def feature_of(what: str, sample: Any) -> Tensor:
+    """Return ``pred_feature``, (D,), without its gradient.
+
+    Args:
+        what: name of the metric, for the error text.
+        sample: mapping.
+
+    Raises:
+        ValueError: no tensor of one dimension.
+    """
+    feature = sample.get('pred_feature')
+    if isinstance(feature, Tensor) and feature.dim() == 1:
+        return feature.detach()
+    got = tuple(feature.shape) if isinstance(feature, Tensor) else feature
+    step = 'Evaluate EmbeddingClassifier, one image per sample'
+    raise ValueError(message(what, 'pred_feature', 'have the shape (D,)', got, step))

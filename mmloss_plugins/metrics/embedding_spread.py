@@ -11,8 +11,7 @@ from mmengine.evaluator import BaseMetric
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mmloss_plugins.errors import message
-from mmloss_plugins.metrics._labels import class_of
+from mmloss_plugins.metrics._labels import class_of, feature_of
 from mmloss_plugins.registry import METRICS
 
 WHAT = 'EmbeddingSpread'
@@ -61,12 +60,8 @@ class EmbeddingSpread(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep embedding and class of each sample."""
         for sample in data_samples:
-            feature, label = sample.get('pred_feature'), class_of(WHAT, sample, 'gt_label')
-            if not isinstance(feature, Tensor) or feature.dim() != 1:
-                got = tuple(feature.shape) if isinstance(feature, Tensor) else feature
-                step = 'Evaluate EmbeddingClassifier, one image per sample'
-                raise ValueError(message(WHAT, 'pred_feature', 'have the shape (D,)', got, step))
-            self.results.append((feature.detach().to('cpu', torch.float64), label))
+            feature, label = feature_of(WHAT, sample), class_of(WHAT, sample, 'gt_label')
+            self.results.append((feature.to('cpu', torch.float64), label))
 
     def compute_metrics(self, results: list[tuple[Tensor, int]]) -> dict[str, float]:
         """Return both values."""

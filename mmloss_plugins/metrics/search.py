@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmloss_plugins.errors import check_choice, message
-from mmloss_plugins.metrics._labels import class_of
+from mmloss_plugins.metrics._labels import class_of, feature_of
 from mmloss_plugins.registry import METRICS
 
 WHAT = 'SearchMetric'
@@ -99,13 +99,9 @@ class SearchMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep embedding, identity, camera and flag of each sample."""
         for sample in data_samples:
-            feature, label = sample.get('pred_feature'), class_of(WHAT, sample, 'gt_label')
-            if not isinstance(feature, Tensor) or feature.dim() != 1:
-                got = tuple(feature.shape) if isinstance(feature, Tensor) else feature
-                step = 'Evaluate EmbeddingClassifier, one image per sample'
-                raise ValueError(message(WHAT, 'pred_feature', 'have the shape (D,)', got, step))
+            feature, label = feature_of(WHAT, sample), class_of(WHAT, sample, 'gt_label')
             camera, is_query = (_number_of(sample, key) for key in KEYS)
-            feature = feature.detach().to('cpu', torch.float32).numpy()
+            feature = feature.to('cpu', torch.float32).numpy()
             self.results.append((feature, label, camera, bool(is_query)))
 
     def compute_metrics(self, results: list[tuple[np.ndarray, int, int, bool]]) -> dict[str, float]:
